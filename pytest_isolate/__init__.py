@@ -1,0 +1,55 @@
+"""Run pytest tests in throw-away Linux sandboxes.
+
+The names here are public: what hooks and the fixture ``isolation`` give and take. They are imported when
+first used, because merely loading the plugin must cost nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_isolate.errors import IsolateError, SpecError, UnsupportedError
+    from pytest_isolate.outcome import Outcome
+    from pytest_isolate.runner.isolation import Isolation
+    from pytest_isolate.runner.relay import Sandbox
+    from pytest_isolate.spec import Limits, Network, Spec, User
+    from pytest_isolate.usage import CgroupUsage, Usage
+
+__all__ = [
+    "CgroupUsage",
+    "IsolateError",
+    "Isolation",
+    "Limits",
+    "Network",
+    "Outcome",
+    "Sandbox",
+    "Spec",
+    "SpecError",
+    "UnsupportedError",
+    "Usage",
+    "User",
+]
+
+_HOMES = {
+    "CgroupUsage": "usage",
+    "IsolateError": "errors",
+    "Isolation": "runner.isolation",
+    "Limits": "spec",
+    "Network": "spec",
+    "Outcome": "outcome",
+    "Sandbox": "runner.relay",
+    "Spec": "spec",
+    "SpecError": "errors",
+    "UnsupportedError": "errors",
+    "Usage": "usage",
+    "User": "spec",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

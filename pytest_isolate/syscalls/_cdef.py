@@ -1,0 +1,125 @@
+"""What the extension ``_native`` offers to Python: the declarations that cffi checks against the headers."""
+
+from __future__ import annotations
+
+__all__ = ["CDEF", "SOURCE"]
+
+SYSCALLS = [
+    "capset",
+    "chdir",
+    "close",
+    "fchmodat",
+    "fchownat",
+    "ioctl",
+    "mkdirat",
+    "mknodat",
+    "mount",
+    "mount_setattr",
+    "openat",
+    "pivot_root",
+    "prctl",
+    "sethostname",
+    "socket",
+    "symlinkat",
+    "umount2",
+    "unshare",
+    "write",
+]
+
+CONSTANTS = [
+    "AT_FDCWD",
+    "AT_RECURSIVE",
+    "CLONE_NEWCGROUP",
+    "CLONE_NEWIPC",
+    "CLONE_NEWNET",
+    "CLONE_NEWNS",
+    "CLONE_NEWPID",
+    "CLONE_NEWUSER",
+    "CLONE_NEWUTS",
+    "MNT_DETACH",
+    "MOUNT_ATTR_RDONLY",
+    "MS_BIND",
+    "MS_NODEV",
+    "MS_NOEXEC",
+    "MS_NOSUID",
+    "MS_PRIVATE",
+    "MS_RDONLY",
+    "MS_REC",
+    "O_CLOEXEC",
+    "O_CREAT",
+    "O_DIRECTORY",
+    "O_PATH",
+    "O_RDONLY",
+    "O_WRONLY",
+    "PR_SET_DUMPABLE",
+    "PR_SET_NO_NEW_PRIVS",
+    "PR_SET_PDEATHSIG",
+    "SIOCSIFFLAGS",
+    "WIRE_SOCKET_FD",
+    "WIRE_MAX_BYTES",
+    "WIRE_MAX_SLOTS",
+    "WIRE_MAX_EXPORTS",
+    "REQUEST_CREATE",
+    "REQUEST_DESTROY",
+    "REQUEST_REMEMBER_CGROUP",
+    "REQUEST_REMEMBER_TREE",
+    "REPLY_READY",
+    "REPLY_FAILED",
+    "REPLY_GONE",
+    "OP_EXPORT",
+    "OP_MAP_IDS",
+    "ARG_VALUE",
+    "ARG_DATA",
+    "ARG_SLOT",
+    "ENTER_CGROUP",
+    "ENTER_USER_NAMESPACE",
+    "ENTER_NAMESPACES",
+    "ENTER_PID_NAMESPACE",
+    "ENTER_CLONE",
+    "ENTER_CGROUP_NAMESPACE",
+    "ENTER_CAPABILITIES",
+    "ENTER_NO_NEW_PRIVS",
+    "ENTER_MAX_TASKS",
+]
+
+CDEF = (
+    "".join(f"#define SYS_{name} ...\n" for name in SYSCALLS)
+    + "".join(f"static const int {name};\n" for name in CONSTANTS)
+    + """
+    struct request { ...; };
+    struct reply { ...; };
+    struct op { ...; };
+
+    struct enter_plan {
+        int user_fd, pid_fd, mnt_fd, net_fd, ipc_fd, uts_fd;
+        int user_first;
+        int tasks_fds[8];
+        int tasks_count;
+        int cgroup_fd;
+        int cgroup_namespace;
+        int die_with_parent;
+        int drop_capabilities;
+        uint64_t keep_capabilities;
+    };
+    struct enter_result { int32_t pid, step, error; };
+
+    int isolate_enter(const struct enter_plan *plan, struct enter_result *result);
+    int isolate_interrupt(int pid, int signal_number);
+"""
+)
+
+SOURCE = """
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <linux/sched.h>
+#include <linux/sockios.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include "enter.h"
+#include "wire.h"
+#ifndef AT_RECURSIVE
+#define AT_RECURSIVE 0x8000
+#endif
+"""

@@ -1,0 +1,47 @@
+/* What pytest and the supervisor say to each other. program.py packs the same layouts with struct;
+ * tests/unit/test_wire.py holds both against each other. */
+#ifndef PYTEST_ISOLATE_WIRE_H
+#define PYTEST_ISOLATE_WIRE_H
+
+#include <stdint.h>
+
+enum { WIRE_SOCKET_FD = 3, WIRE_MAX_BYTES = 192 * 1024, WIRE_MAX_SLOTS = 32, WIRE_MAX_EXPORTS = 16 };
+
+/* Requests, pytest -> supervisor: one datagram each. */
+enum { REQUEST_CREATE = 1, REQUEST_DESTROY = 2, REQUEST_REMEMBER_CGROUP = 3, REQUEST_REMEMBER_TREE = 4 };
+
+struct request {
+    uint32_t kind;
+    uint32_t op_count;    /* CREATE: this many struct op follow */
+    uint64_t id;          /* CREATE, DESTROY: pytest's name for the sandbox */
+    uint64_t clone_flags; /* CREATE: namespaces of the new init */
+    uint32_t data_bytes;  /* then this many bytes that the ops point into, or a path to REMEMBER */
+    uint32_t reserved;
+};
+
+/* Replies, supervisor -> pytest. */
+enum { REPLY_READY = 1, REPLY_FAILED = 2, REPLY_GONE = 3 };
+
+struct reply {
+    uint32_t kind;
+    uint32_t op_index; /* FAILED: which op */
+    uint64_t id;
+    int32_t pid;   /* READY: of the sandbox's init, as the host sees it; exported descriptors come along */
+    int32_t error; /* FAILED: errno; an op_index of op_count means clone3 itself */
+};
+
+/* One system call of a program. A program is data: the init of a sandbox runs it, top to bottom. */
+enum { OP_EXPORT = 1 }; /* the result is a descriptor that pytest gets */
+enum { ARG_VALUE = 0, ARG_DATA = 1, ARG_SLOT = 2 };
+enum { OP_MAP_IDS = 0x10000 }; /* not a call: the supervisor writes uid_map (arg 0) and gid_map (arg 1) */
+
+struct op {
+    uint32_t number;
+    uint32_t flags;
+    int32_t tolerated; /* an errno that does not end the program, or 0 */
+    int32_t slot;      /* where the result is kept for later ops, or -1 */
+    uint64_t args[6];
+    uint8_t arg_kinds[8];
+};
+
+#endif
