@@ -1,0 +1,410 @@
+"""One table of options; command line, ini keys, marker signature, error texts and docs come from it.
+
+Values stay as the user wrote them until a test needs them: a wrong one fails the tests that would use
+it, with its place, and never ends the session. ``spec.py`` is imported late, as its dataclasses cost
+milliseconds that a session without an isolated test must not pay.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import pytest
+
+from pytest_isolate.errors import SpecError
+from pytest_isolate.units import (
+    format_cpus,
+    format_duration,
+    format_size,
+    parse_count,
+    parse_cpus,
+    parse_duration,
+    parse_size,
+    quoted,
+)
+from pytest_isolate.values import (
+    Missing,
+    capped,
+    member,
+    parse_binds,
+    parse_bool,
+    parse_env,
+    parse_hostname,
+    parse_network,
+    parse_optional_path,
+    parse_rootfs,
+    parse_user,
+)
+
+if TYPE_CHECKING:
+    from pytest_isolate.spec import Spec
+
+__all__ = [
+    "MARKER",
+    "OPTIONS",
+    "OPT_OUT_MARKER",
+    "Missing",
+    "Option",
+    "SessionOptions",
+    "add_markers",
+    "add_options",
+    "build_spec",
+    "docs_table",
+    "session_options",
+]
+
+MARKER = "isolated"
+OPT_OUT_MARKER = "not_isolated"
+
+MarkerKwargs = Sequence[tuple[Mapping[str, object], str]]
+Place = Literal["cli", "ini", "marker"]
+EVERYWHERE: frozenset[Place] = frozenset(("cli", "ini", "marker"))
+SESSION: frozenset[Place] = frozenset(("cli", "ini"))
+
+
+def _parse_missing(value: object) -> Missing:
+    return member(Missing, value)
+
+
+# -- the table ------------------------------------------------------------------------------------------
+
+
+# Named tuples cost a session that isolates nothing a quarter of a dataclass's import time.
+class Option(NamedTuple):
+    """One row: where a user can write it, how it is read, and which field it becomes.
+
+    ``field`` is a field of Spec, of its Limits (``limits.memory_bytes``) or of SessionOptions
+    (``session.top``); ``default`` is written as a user would write it.
+    """
+
+    name: str
+    parse: Callable[[Any], object]
+    help: str
+    field: str
+    metavar: str = ""
+    default: object = None
+    default_text: str = ""
+    where: frozenset[Place] = EVERYWHERE
+    form: Literal["value", "flag", "lines"] = "value"
+
+    @property
+    def flag(self) -> str:
+        return "--isolate-" + self.name.replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        """The ini key, and the ``dest`` on the command line."""
+        return f"isolate_{self.name}"
+
+
+def _limit(
+    name: str,
+    field: str,
+    metavar: str,
+    parse: Callable[[Any], object],
+    meaning: str,
+    default_text: str = "no cap",
+) -> Option:
+    return Option(
+        name=name,
+        field=f"limits.{field}",
+        metavar=metavar,
+        parse=parse,
+        help=meaning if default_text != "no cap" else f"{meaning}; none: no cap",
+        default_text=default_text,
+    )
+
+
+_SMALLEST_MEMORY = 2**20  # below that not even the sandbox's own first process fits
+_SMALLEST_TMP = 2**12  # a page; 0 would mean "no limit" to tmpfs
+_MOST_PIDS = 2**22  # PID_MAX_LIMIT; the kernel refuses more
+_MOST_FILES = 2**30  # what the kernel lets fs.nr_open be
+_FEWEST_FILES = 16  # fewer leave none to pytest's own capture
+_LEAST_CPUS = 0.01  # cpu.max takes no quota below 1 ms in a period of 100 ms
+
+OPTIONS: tuple[Option, ...] = (
+    _limit(
+        "memory", "memory_bytes", "SIZE", capped(parse_size, _SMALLEST_MEMORY, format_size),
+        "memory of all processes of the test together, files in its throw-away layers included, as in 64M",
+    ),
+    _limit(
+        "swap", "swap_bytes", "SIZE", capped(parse_size, 0, format_size),
+        "swap space in addition to memory", default_text="0 if memory is capped, else no cap",
+    ),
+    _limit(
+        "cpus", "cpus", "CPUS", capped(parse_cpus, _LEAST_CPUS, format_cpus),
+        "processors in use at any time, as in 0.5 or 50%",
+    ),
+    _limit(
+        "cpu_time", "cpu_time_s", "TIME", capped(parse_duration, 0.001, format_duration),
+        "processor time of all processes of the test together, as in 10s",
+    ),
+    _limit(
+        "pids", "pids", "N", capped(parse_count, 1, str, _MOST_PIDS),
+        "processes and threads at any time",
+    ),
+    _limit(
+        "files", "files", "N", capped(parse_count, _FEWEST_FILES, str, _MOST_FILES),
+        "open file descriptors of each process",
+    ),
+    _limit(
+        "tmp_size", "tmp_size_bytes", "SIZE", capped(parse_size, _SMALLEST_TMP, format_size),
+        "bytes written outside tmp_path and writable binds, as in 100M", default_text="1G",
+    ),
+    _limit(
+        "timeout", "timeout_s", "TIME", capped(parse_duration, 0.001, format_duration),
+        "wall-clock time of setup, call and teardown together, as in 500ms, 10s or 2m",
+    ),
+    Option(
+        name="network", field="network", metavar="none|host", parse=parse_network, default="none",
+        help="none: a loopback interface of its own and nothing else; host: the host's network",
+    ),
+    Option(
+        name="rootfs", field="rootfs", metavar="host|DIR", parse=parse_rootfs, default="host",
+        help="what the test sees as /: the host's files or a directory (relative to rootdir); "
+        "what it writes there is thrown away",
+    ),
+    Option(
+        name="readonly", field="readonly", form="flag", parse=parse_bool, default=False,
+        help="refuse writes to the root (EROFS) in place of throwing them away",
+    ),
+    Option(
+        name="binds", field="binds", form="lines", metavar="SRC:DST[:ro|:rw]", parse=parse_binds,
+        default=(), default_text="none",
+        help="host paths (relative to rootdir) that the test sees at an absolute path, writable unless :ro; "
+        "repeat the flag, one per line in ini, a mapping {SRC: DST[:ro|:rw]} in the marker",
+    ),
+    Option(
+        name="env", field="env", form="lines", metavar="inherit|clean|NAME=VALUE|-NAME", parse=parse_env,
+        default="inherit",
+        help="environment variables to start from (inherit or clean), to set (NAME=VALUE) and to remove "
+        "(-NAME, on the command line with '='); repeat the flag, one per line in ini, inherit, clean, a list "
+        "of these or a mapping {NAME: VALUE or None} on top of inherit in the marker",
+    ),
+    Option(
+        name="hostname", field="hostname", metavar="NAME", parse=parse_hostname, default="isolated",
+        help="host name that the test sees",
+    ),
+    Option(
+        name="user", field="user", metavar="caller|root|host-root", parse=parse_user, default="caller",
+        help="caller: your own uid and gid; root: they look like 0; host-root: no user namespace, "
+        "which needs pytest to run as root",
+    ),
+    Option(
+        name="all", field="session.isolate_all", form="flag", parse=parse_bool, default=False, where=SESSION,
+        help=f"isolate every test that is not marked {OPT_OUT_MARKER}",
+    ),
+    Option(
+        name="off", field="session.off", form="flag", parse=parse_bool, default=False, where=SESSION,
+        help="isolate nothing, whatever markers and --isolate-all say",
+    ),
+    Option(
+        name="missing", field="session.missing", metavar="fail|skip|degrade", parse=_parse_missing,
+        default="fail", where=SESSION,
+        help="what to do with a test that needs a feature this machine lacks: fail it, skip it, "
+        "or run it with what there is and say so",
+    ),
+    Option(
+        name="json", field="session.json_path", metavar="PATH", parse=parse_optional_path, where=SESSION,
+        default_text="not written", help="write one JSON object per isolated test and line to PATH",
+    ),
+    Option(
+        name="top", field="session.top", metavar="N", parse=parse_count, default=5, where=SESSION,
+        help="rows of the terminal tables of the costliest tests; 0: only the one-line summary",
+    ),
+)  # fmt: skip
+
+
+# -- what is generated from it --------------------------------------------------------------------------
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Every command-line flag and ini key."""
+    group = parser.getgroup("pytest-isolate-ns", "tests in a sandbox of their own (pytest-isolate-ns)")
+    for option in OPTIONS:
+        sentence = _sentence(option)
+        kind: dict[str, Any] = {
+            "flag": {"action": "store_true"},
+            "lines": {"action": "append", "metavar": option.metavar},
+            "value": {"metavar": option.metavar},
+        }[option.form]
+        # No argparse type or choices: they end the session where DESIGN wants one failing test.
+        group.addoption(option.flag, dest=option.key, default=None, help=sentence.replace("%", "%%"), **kind)
+        parser.addini(option.key, sentence, type=_ini_type(option), default=None)
+
+
+def add_markers(config: pytest.Config) -> None:
+    """The lines of ``pytest --markers``."""
+    # pytest cuts these lines at the first colon.
+    config.addinivalue_line("markers", f"{_signature()}: run the test in a sandbox of its own.")
+    opt_out = f"keep the test out of --isolate-all and of outer {MARKER} marks."
+    config.addinivalue_line("markers", f"{OPT_OUT_MARKER}(*, reason): {opt_out}")
+
+
+def docs_table() -> str:
+    """All options as a MyST markdown table."""
+    rows = [("Option", "Command line", "ini key", "Marker keyword", "Default", "Meaning"), ("---",) * 6]
+    for option in OPTIONS:
+        rows.append(
+            (
+                f"`{option.name}`",
+                f"`{option.flag} {option.metavar}`".replace(" `", "`"),
+                f"`{option.key}`",
+                f"`{option.name}=`" if "marker" in option.where else "",
+                option.default_text or f"`{option.default}`",
+                option.help,
+            )
+        )
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+
+
+def _signature() -> str:
+    keywords = (f"{option.name}={option.default!r}" for option in OPTIONS if "marker" in option.where)
+    return f"{MARKER}(*, {', '.join(keywords)})"
+
+
+def _sentence(option: Option) -> str:
+    return f"{option.help} (default: {option.default_text or option.default})"
+
+
+def _ini_type(option: Option) -> Any:
+    if option.form == "flag":
+        return "bool"
+    if option.form == "lines":
+        return "linelist"
+    # Lets native TOML hold isolate_pids = 10; the union exists since pytest 9.2.
+    return str | int | float if pytest.version_tuple >= (9, 2) else "string"
+
+
+# -- reading them ---------------------------------------------------------------------------------------
+
+
+class SessionOptions(NamedTuple):
+    """What holds for the whole session and no marker can change."""
+
+    isolate_all: bool
+    off: bool
+    missing: Missing
+    json_path: Path | None
+    top: int
+
+
+class _Setting(NamedTuple):
+    """An option as the session gives it: parsed, or with the problem that its users will meet."""
+
+    value: Any
+    origin: str = ""  #: empty: it is the default
+    problem: str = ""
+
+
+_SETTINGS = pytest.StashKey[dict[str, _Setting]]()
+_SESSION_OPTIONS = pytest.StashKey[SessionOptions]()
+
+
+def session_options(config: pytest.Config) -> SessionOptions:
+    """The session's options. Never raises: a wrong value fails tests (:func:`build_spec`), no session."""
+    if _SESSION_OPTIONS not in config.stash:
+        found = {option.name: _setting(config, option) for option in OPTIONS if option.where == SESSION}
+        path = found["json"].value
+        base = config.invocation_params.dir if found["json"].origin.startswith("--") else config.rootpath
+        config.stash[_SESSION_OPTIONS] = SessionOptions(
+            # Fail closed: with a wrong value every test counts as isolated, and fails with the reason.
+            isolate_all=bool(found["all"].problem) or found["all"].value,
+            off=found["off"].value,
+            missing=found["missing"].value,
+            json_path=None if path is None else base / path,
+            top=found["top"].value,
+        )
+    return config.stash[_SESSION_OPTIONS]
+
+
+def build_spec(config: pytest.Config, marker_kwargs: MarkerKwargs) -> Spec:
+    """The Spec of one test: marker keywords (closest marker first, each with its origin), then the session's.
+
+    Raises SpecError for an unknown keyword, a wrong value that counts here, or a wrong session option.
+    """
+    from pytest_isolate.spec import Limits, Spec
+
+    for keywords, origin in marker_kwargs:
+        _refuse_unknown(keywords, origin)
+    fields: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
+    for option in OPTIONS:
+        setting = _from_markers(option, marker_kwargs) or _setting(config, option)
+        if setting.problem:
+            raise SpecError(setting.problem, origin=setting.origin)
+        if not setting.origin or option.where == SESSION:
+            continue
+        owner, _, name = option.field.rpartition(".")
+        (limits if owner else fields)[name] = _anchored(option.name, setting.value, config.rootpath)
+    if limits.get("memory_bytes") is not None:
+        limits.setdefault("swap_bytes", 0)
+    return Spec(limits=Limits(**limits), **fields)
+
+
+def _setting(config: pytest.Config, option: Option) -> _Setting:
+    settings = config.stash.setdefault(_SETTINGS, {})
+    if option.name not in settings:
+        settings[option.name] = _read_setting(config, option)
+    return settings[option.name]
+
+
+def _read_setting(config: pytest.Config, option: Option) -> _Setting:
+    raw: object = config.getoption(option.key, None)
+    origin = option.flag
+    try:
+        if raw is None:
+            origin = f"ini {option.key}"
+            raw = config.getini(option.key)
+        if raw is not None:
+            return _Setting(option.parse(raw), origin)
+        # The Spec has its own defaults; its module stays out of sessions that build none.
+        return _Setting(option.parse(option.default) if option.where == SESSION else option.default)
+    except (ValueError, TypeError, pytest.UsageError) as error:
+        # getini raises these, by pytest's version, for a value of a wrong type.
+        fallback = option.parse(option.default) if option.where == SESSION else None
+        return _Setting(fallback, origin, str(error))
+
+
+def _from_markers(option: Option, marker_kwargs: MarkerKwargs) -> _Setting | None:
+    for keywords, origin in marker_kwargs:
+        if option.name in keywords:
+            place = f"{origin}({option.name}=…)"
+            try:
+                return _Setting(option.parse(keywords[option.name]), place)
+            except ValueError as error:
+                return _Setting(None, place, str(error))
+    return None
+
+
+def _refuse_unknown(keywords: Mapping[str, object], origin: str) -> None:
+    known = {option.name: option for option in OPTIONS}
+    allowed = [option.name for option in OPTIONS if "marker" in option.where]
+    for name in keywords:
+        if name in allowed:
+            continue
+        if name in known:
+            cure = f"it is for the whole session: {known[name].flag} or ini {known[name].key}"
+            raise SpecError(f"{name} is not an option of a marker; {cure}", origin=origin)
+        import difflib  # only for someone who mistyped
+
+        near = difflib.get_close_matches(name, allowed)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise SpecError(f"unknown option {quoted(name)}; {hint}allowed: {', '.join(allowed)}", origin=origin)
+
+
+def _anchored(name: str, value: Any, rootdir: Path) -> Any:
+    """Relative paths of a Spec value made absolute, against the rootdir."""
+    from pytest_isolate.spec import Bind, DirectoryRootfs
+
+    def absolute(path: str) -> str:
+        return os.path.normpath(rootdir / path)
+
+    if name == "binds":
+        return tuple(
+            Bind(source=absolute(bind.source), target=bind.target, readonly=bind.readonly) for bind in value
+        )
+    return DirectoryRootfs(absolute(value.path)) if isinstance(value, DirectoryRootfs) else value

@@ -1,0 +1,101 @@
+"""What the user asked for: frozen values, no parsing (``values.py``), no mechanism (``sandbox/plan.py``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+__all__ = [
+    "Bind",
+    "DirectoryRootfs",
+    "EnvMode",
+    "Environment",
+    "HostRootfs",
+    "Limits",
+    "Network",
+    "Rootfs",
+    "Spec",
+    "User",
+]
+
+
+class Network(Enum):
+    """What of the network a test reaches."""
+
+    NONE = "none"  #: a namespace with nothing but ``lo``, which is up
+    HOST = "host"  #: the host's network namespace
+
+
+class User(Enum):
+    """Whom a test runs as."""
+
+    CALLER = "caller"  #: a user namespace with the caller's own uid and gid mapped to themselves
+    ROOT = "root"  #: a user namespace where the caller's uid and gid are seen as 0
+    HOST_ROOT = "host-root"  #: no user namespace; only where pytest itself runs as root
+
+
+class EnvMode(Enum):
+    """What of the caller's environment variables a test starts with."""
+
+    INHERIT = "inherit"
+    CLEAN = "clean"  #: PATH, HOME, LANG, TZ and what pytest itself needs, with fixed values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Environment variables of a test: a starting point, and changes to it (``None`` removes)."""
+
+    mode: EnvMode = EnvMode.INHERIT
+    changes: tuple[tuple[str, str | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostRootfs:
+    """The host's own tree; what is written goes to a throw-away layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryRootfs:
+    """A directory as the root; what is written goes to a throw-away layer."""
+
+    path: str
+
+
+Rootfs = HostRootfs | DirectoryRootfs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bind:
+    """A host path that a test sees at ``target`` (an absolute path inside)."""
+
+    source: str
+    target: str
+    readonly: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Caps. ``None``: no cap was asked for."""
+
+    memory_bytes: int | None = None  #: of the whole process tree, files in the sandbox's tmpfs included
+    swap_bytes: int | None = None  #: beyond memory_bytes; 0 when memory is capped and swap is not named
+    cpus: float | None = None  #: processor time per wall time, 0.5 is half a core
+    cpu_time_s: float | None = None  #: user + system of the whole tree
+    pids: int | None = None  #: processes and threads of the tree
+    files: int | None = None  #: open descriptors per process (RLIMIT_NOFILE)
+    tmp_size_bytes: int | None = None  #: all that the test writes outside tmp_path and writable binds
+    timeout_s: float | None = None  #: wall clock, from the fork to the last report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """All that a user can ask for one test."""
+
+    limits: Limits = field(default_factory=Limits)
+    network: Network = Network.NONE
+    rootfs: Rootfs = field(default_factory=HostRootfs)
+    readonly: bool = False  #: the root refuses writes (EROFS) in place of throwing them away
+    binds: tuple[Bind, ...] = ()
+    env: Environment = field(default_factory=Environment)
+    hostname: str = "isolated"
+    user: User = User.CALLER

@@ -1,0 +1,218 @@
+"""What an option can hold, in text or in Python, as a value of a Spec; ``ValueError`` says what is allowed.
+
+Nothing here knows where a value was written. ``spec.py`` is imported late, as its dataclasses cost
+milliseconds that a session without an isolated test must not pay.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, TypeVar
+
+from pytest_isolate.units import quoted
+
+if TYPE_CHECKING:
+    from pytest_isolate.spec import Bind, Environment, EnvMode, Network, Rootfs, User
+
+__all__ = [
+    "Missing",
+    "capped",
+    "member",
+    "parse_binds",
+    "parse_bool",
+    "parse_env",
+    "parse_hostname",
+    "parse_network",
+    "parse_optional_path",
+    "parse_path",
+    "parse_rootfs",
+    "parse_user",
+]
+
+_Number = TypeVar("_Number", int, float)
+_Member = TypeVar("_Member", bound=Enum)
+
+
+class Missing(Enum):
+    """What becomes of a test that needs a feature this machine lacks."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+    DEGRADE = "degrade"
+
+
+def capped(
+    parse: Callable[[object], _Number], least: _Number, show: Callable[[_Number], str], most: int = 0
+) -> Callable[[object], _Number | None]:
+    """A parser of a limit: ``None`` (in text: ``none``) takes away a cap that a wider place set."""
+
+    def parse_cap(value: object) -> _Number | None:
+        if value is None or value == "none":
+            return None
+        number = parse(value)
+        if number < least:
+            raise ValueError(f"{quoted(value)} is below the least allowed, {show(least)}")
+        if most and number > most:
+            raise ValueError(f"{quoted(value)} is above the most allowed, {most}")
+        return number
+
+    return parse_cap
+
+
+def member(kind: type[_Member], value: object) -> _Member:
+    for known in kind:
+        if value == known.value or value is known:
+            return known
+    *most, last = (repr(known.value) for known in kind)
+    raise ValueError(f"{quoted(value)} is not {', '.join(most)} or {last}")
+
+
+def parse_network(value: object) -> Network:
+    from pytest_isolate.spec import Network
+
+    return member(Network, value)
+
+
+def parse_user(value: object) -> User:
+    from pytest_isolate.spec import User
+
+    return member(User, value)
+
+
+def parse_bool(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{quoted(value)} is not True or False")
+
+
+def parse_path(value: object) -> str:
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ValueError(f"{quoted(value)} is not a path")
+    return path
+
+
+def parse_optional_path(value: object) -> str | None:
+    return None if value is None else parse_path(value)
+
+
+def parse_rootfs(value: object) -> Rootfs:
+    from pytest_isolate.spec import DirectoryRootfs, HostRootfs
+
+    if value == "host":
+        return HostRootfs()
+    try:
+        return DirectoryRootfs(parse_path(value))
+    except ValueError:
+        raise ValueError(f"{quoted(value)} is not 'host' or a directory") from None
+
+
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_LONGEST_HOSTNAME = 64  # __NEW_UTS_LEN of linux/utsname.h
+
+
+def parse_hostname(value: object) -> str:
+    if (
+        isinstance(value, str)
+        and len(value) <= _LONGEST_HOSTNAME
+        and re.fullmatch(rf"{_LABEL}(?:\.{_LABEL})*", value)
+    ):
+        return value
+    raise ValueError(
+        f"{quoted(value)} is not a host name: at most {_LONGEST_HOSTNAME} of letters, digits, '-' and '.'"
+    )
+
+
+_BIND_FORMS = "{'SOURCE': '/TARGET[:ro|:rw]'} or SOURCE:/TARGET[:ro|:rw]"
+
+
+def parse_binds(value: object) -> tuple[Bind, ...]:
+    binds: dict[str, Bind] = {}
+    for shown, source, target in _bind_pairs(value):
+        bind = _bind(shown, source, target)
+        if bind.target in binds:
+            raise ValueError(f"two binds have the target {quoted(bind.target)}")
+        binds[bind.target] = bind
+    return tuple(binds.values())
+
+
+def _bind_pairs(value: object) -> Iterator[tuple[str, object, str]]:
+    if isinstance(value, Mapping):
+        for source, target in value.items():
+            yield quoted({source: target}), source, str(target)
+        return
+    for line in _lines(value, _BIND_FORMS):
+        path, colon, mode = line.rpartition(":")
+        if mode not in ("ro", "rw"):
+            path, colon, mode = line, "", ""
+        source, _, target = path.rpartition(":")
+        yield quoted(line), source, target + colon + mode
+
+
+def _bind(shown: str, source: object, target: str) -> Bind:
+    from pytest_isolate.spec import Bind
+
+    path, colon, mode = target.partition(":")
+    if colon and mode not in ("ro", "rw"):
+        raise ValueError(f"bind {shown} is not {_BIND_FORMS}")
+    if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise ValueError(f"bind {shown} needs an absolute target without '..'; it is {_BIND_FORMS}")
+    path = "/" + os.path.normpath(path).lstrip("/")
+    if path == "/":
+        raise ValueError(f"bind {shown} would hide the whole root; name another root with rootfs")
+    try:
+        return Bind(source=parse_path(source), target=path, readonly=mode == "ro")
+    except ValueError:
+        raise ValueError(f"bind {shown} has no source path; it is {_BIND_FORMS}") from None
+
+
+_ENV_FORMS = "inherit, clean, NAME=VALUE, -NAME or a mapping of names to a text or None"
+
+
+def parse_env(value: object) -> Environment:
+    from pytest_isolate.spec import Environment, EnvMode
+
+    modes: list[EnvMode] = []
+    changes: dict[str, str | None] = {}
+    if isinstance(value, Mapping):
+        changes.update(value)
+    else:
+        for line in _lines(value, _ENV_FORMS):
+            name, equals, text = line.partition("=")
+            if line.startswith("-"):
+                changes[line[1:]] = None
+            elif equals:
+                changes[name] = text
+            else:
+                modes.append(_env_mode(line))
+    if len(set(modes)) > 1:
+        raise ValueError("env is inherit or clean, not both")
+    for name, change in changes.items():
+        _check_variable(name, change)
+    return Environment(mode=modes[0] if modes else EnvMode.INHERIT, changes=tuple(changes.items()))
+
+
+def _env_mode(line: str) -> EnvMode:
+    from pytest_isolate.spec import EnvMode
+
+    try:
+        return member(EnvMode, line)
+    except ValueError:
+        raise ValueError(f"env {quoted(line)} is not {_ENV_FORMS}") from None
+
+
+def _check_variable(name: object, change: object) -> None:
+    if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+        raise ValueError(f"env has a name that no variable can have, {quoted(name)}; it is {_ENV_FORMS}")
+    if change is not None and (not isinstance(change, str) or "\0" in change):
+        raise ValueError(f"env {name} is {quoted(change)}, which is not a text or None")
+
+
+def _lines(value: object, forms: str) -> Sequence[str]:
+    lines = [value] if isinstance(value, str) else value
+    if not isinstance(lines, (list, tuple)) or not all(isinstance(line, str) for line in lines):
+        raise ValueError(f"{quoted(value)} is not {forms}")
+    return lines
