@@ -1,0 +1,1 @@
+"""Kernel features, one module each, over the system calls of ``pytest_isolate.syscalls``."""

@@ -1,0 +1,82 @@
+"""Processes: capabilities, resource limits, and what an init gives up before a test may meet it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+from enum import IntEnum
+
+from pytest_isolate.syscalls._native import lib
+from pytest_isolate.syscalls.program import Program
+
+__all__ = ["ROOT_CAPABILITIES", "Capability", "effective_capabilities", "mask", "seal"]
+
+CAPABILITY_VERSION_3 = 0x20080522
+
+
+class Capability(IntEnum):
+    """linux/capability.h"""
+
+    CHOWN = 0
+    DAC_OVERRIDE = 1
+    DAC_READ_SEARCH = 2
+    FOWNER = 3
+    FSETID = 4
+    KILL = 5
+    SETGID = 6
+    SETUID = 7
+    SETPCAP = 8
+    NET_BIND_SERVICE = 10
+    SYS_CHROOT = 18
+    SYS_ADMIN = 21
+    SETFCAP = 31
+
+
+def mask(capabilities: frozenset[Capability]) -> int:
+    return sum(1 << capability for capability in capabilities)
+
+
+#: What root keeps in its user namespace, so that tests which chown, setuid or read a file of mode 000 end
+#: as they do outside. Inside a user namespace none of these reaches past the ids that are mapped.
+ROOT_CAPABILITIES = frozenset(
+    {
+        Capability.CHOWN,
+        Capability.DAC_OVERRIDE,
+        Capability.DAC_READ_SEARCH,
+        Capability.FOWNER,
+        Capability.FSETID,
+        Capability.KILL,
+        Capability.SETGID,
+        Capability.SETUID,
+        Capability.SETPCAP,
+        Capability.NET_BIND_SERVICE,
+        Capability.SYS_CHROOT,
+        Capability.SETFCAP,
+    }
+)
+
+
+def effective_capabilities(proc: str = "/proc") -> int:
+    with open(f"{proc}/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("CapEff:"):
+                return int(line.split()[1], 16)
+    return 0
+
+
+def seal(program: Program) -> None:
+    """The init keeps no capability, cannot be traced or read from inside (ptrace(2), dumpable), and dies
+    with the supervisor. The last comes last: a change of credentials clears it (PR_SET_PDEATHSIG(2const))."""
+    program.call("capset", struct.pack("=Ii", CAPABILITY_VERSION_3, 0), bytes(24))
+    program.call("prctl", lib.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    program.call("prctl", lib.PR_SET_DUMPABLE, 0, 0, 0, 0)
+    program.call("prctl", lib.PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
+def wait_for_exit(pid: int) -> int | None:
+    """Reap a child and give its wait status, or None if somebody else had the right to (SIGCHLD ignored)."""
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return None
