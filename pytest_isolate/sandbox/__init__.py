@@ -1,0 +1,1 @@
+"""Sandboxes: planning one as data, having it built, running a function in it."""

@@ -1,0 +1,124 @@
+"""The child's way in: from a fresh fork of pytest to a process of the sandbox."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import resource
+from dataclasses import dataclass
+
+from pytest_isolate.kernel.cgroups.base import CgroupEntry
+from pytest_isolate.kernel.namespaces import Namespace
+from pytest_isolate.kernel.process import mask
+from pytest_isolate.sandbox.plan import Plan
+from pytest_isolate.spec import Environment, EnvMode, Limits
+from pytest_isolate.syscalls._native import ffi, lib
+
+__all__ = ["ENTRY_FAILED", "EntryReport", "NamespaceFds", "enter", "settle_in"]
+
+ENTRY_FAILED = 120  # the exit status of a child that could not enter; the report says more
+PAGE_BYTES = mmap.PAGESIZE
+
+STEP_NAMES = {
+    lib.ENTER_CGROUP: "join the cgroup",
+    lib.ENTER_USER_NAMESPACE: "enter the user namespace",
+    lib.ENTER_NAMESPACES: "enter the namespaces",
+    lib.ENTER_PID_NAMESPACE: "enter the pid namespace",
+    lib.ENTER_CLONE: "clone the test's process into the sandbox",
+    lib.ENTER_CGROUP_NAMESPACE: "enter a cgroup namespace",
+    lib.ENTER_CAPABILITIES: "drop capabilities",
+    lib.ENTER_NO_NEW_PRIVS: "set no_new_privs",
+}
+
+#: What ``env="clean"`` starts from; PATH, HOME and what pytest needs are taken over.
+CLEAN = {"LANG": "C.UTF-8", "TZ": "UTC"}
+TAKEN_OVER = ("HOME", "LOGNAME", "PATH", "PYTHONPATH", "SHELL", "TERM", "TMPDIR", "USER", "VIRTUAL_ENV")
+TAKEN_OVER_PREFIXES = ("PYTEST_", "COV_CORE_", "COVERAGE_")
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceFds:
+    """Descriptors of a sandbox's namespaces, by namespace."""
+
+    fds: dict[Namespace, int]
+
+    def get(self, namespace: Namespace) -> int:
+        return self.fds.get(namespace, -1)
+
+
+class EntryReport:
+    """A page that parent and child share: the process that enters is not the one that was forked."""
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, PAGE_BYTES)
+        self.pointer = ffi.from_buffer("struct enter_result *", self._page)
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs the test, as pytest sees it; 0 if none came to be."""
+        return int(self.pointer.pid)
+
+    @property
+    def failure(self) -> tuple[str, int] | None:
+        """(step, errno) if entering failed."""
+        step = int(self.pointer.step)
+        return (STEP_NAMES[step], int(self.pointer.error)) if step else None
+
+
+def enter(plan: Plan, namespaces: NamespaceFds, entry: CgroupEntry | None, report: EntryReport) -> None:
+    """Go from a freshly forked child into the sandbox; returns in another process, or exits."""
+    request = ffi.new("struct enter_plan *")
+    request.user_fd = namespaces.get(Namespace.USER)
+    request.pid_fd = namespaces.get(Namespace.PID)
+    request.mnt_fd = namespaces.get(Namespace.MOUNT)
+    request.net_fd = namespaces.get(Namespace.NET)
+    request.ipc_fd = namespaces.get(Namespace.IPC)
+    request.uts_fd = namespaces.get(Namespace.UTS)
+    request.user_first = plan.user_first
+    request.cgroup_namespace = Namespace.CGROUP in plan.namespaces
+    request.cgroup_fd = -1
+    request.die_with_parent = Namespace.PID not in plan.namespaces
+    request.drop_capabilities = plan.capabilities is not None
+    request.keep_capabilities = mask(plan.capabilities or frozenset())
+    opened = []
+    if entry is not None:
+        opened = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in entry.tasks]
+        request.tasks_fds[0 : len(opened)] = opened
+        request.tasks_count = len(opened)
+        if entry.directory is not None:
+            request.cgroup_fd = os.open(entry.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.append(request.cgroup_fd)
+    if lib.isolate_enter(request, report.pointer) != 0:
+        os._exit(ENTRY_FAILED)
+    for fd in (*opened, *namespaces.fds.values()):
+        os.close(fd)
+
+
+def settle_in(plan: Plan) -> None:
+    """What a process sets for itself: limits, directory, environment. The umask stays the caller's."""
+    set_rlimits(plan.limits)
+    os.chdir(plan.cwd)
+    set_environment(plan.spec.env)
+
+
+def set_rlimits(limits: Limits) -> None:
+    if limits.files is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limits.files, limits.files))
+    if limits.cpu_time_s is not None:
+        # Of each process; the parent watches the sum. One second later, so that the parent's word is first.
+        whole = math.ceil(limits.cpu_time_s) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
+
+
+def set_environment(env: Environment) -> None:
+    if env.mode is EnvMode.CLEAN:
+        for name in list(os.environ):
+            if name not in TAKEN_OVER and not name.startswith(TAKEN_OVER_PREFIXES):
+                del os.environ[name]
+        os.environ.update(CLEAN)
+    for name, value in env.changes:
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -1,0 +1,425 @@
+"""One test's way through a sandbox, as a state machine over the event loop.
+
+    start -> the supervisor builds -> fork and enter -> the child runs -> settle -> done -> gone
+
+``done`` is when the outcome is known and the child reaped; ``gone`` when nothing of it is left, which may
+be a little later and is nobody's business to wait for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from pytest_isolate.errors import ChannelError
+from pytest_isolate.kernel import accounting
+from pytest_isolate.kernel.cgroups.base import Cgroup
+from pytest_isolate.kernel.namespaces import Namespace
+from pytest_isolate.outcome import (
+    ChannelBroken,
+    Completed,
+    CpuTimeExceeded,
+    Exited,
+    Outcome,
+    OutOfMemory,
+    SetupFailed,
+    Signaled,
+    TimedOut,
+)
+from pytest_isolate.sandbox.channel import ChildEnd, ParentEnd, open_channel
+from pytest_isolate.sandbox.enter import EntryReport, NamespaceFds, enter, settle_in
+from pytest_isolate.sandbox.loop import Loop, Timer
+from pytest_isolate.sandbox.messages import End, Entered, Message, UsageAnswer, UsageQuestion
+from pytest_isolate.sandbox.plan import Plan
+from pytest_isolate.syscalls._native import lib
+from pytest_isolate.usage import CgroupUsage, Usage
+
+__all__ = ["STACKS_SIGNAL", "Child", "Flight", "Result"]
+
+#: Makes the child's faulthandler write all stacks. The last real-time signal: libraries take the first.
+STACKS_SIGNAL = signal.SIGRTMAX
+STACKS_WAIT_S = 0.5
+#: How long a child may live after its channel closed before it counts as gone its own way.
+CLOSED_CHANNEL_S = 1.0
+#: How long processes that a test has left may take to end by themselves.
+STRAGGLERS_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    outcome: Outcome
+    usage: Usage
+    faulthandler: str  #: what the child's faulthandler wrote
+    limits: dict[str, str]  #: of the cgroup, as read back
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """What the child's body gets."""
+
+    channel: ChildEnd
+    faulthandler_fd: int
+
+
+Body = Callable[[Child], NoReturn]
+
+
+class Flight:
+    """In flight from :meth:`fork` on. The owner calls :meth:`built`, :meth:`not_built` and :meth:`gone`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        loop: Loop,
+        cgroup: Cgroup | None,
+        kill_sandbox: Callable[[], None],
+        in_child: Callable[[], None],
+        body: Body,
+        on_message: Callable[[Message], None],
+        on_done: Callable[[Result], None],
+    ) -> None:
+        self.plan = plan
+        self.cgroup = cgroup
+        self._loop = loop
+        self._kill_sandbox = kill_sandbox
+        self._in_child = in_child
+        self._body = body
+        self._on_message = on_message
+        self._on_done = on_done
+        self._report = EntryReport()
+        self._namespaces = NamespaceFds({})
+        self._scratch_fd: int | None = None
+        self._channel: ParentEnd | None = None
+        self._faulthandler_fd = -1
+        self._pid = 0
+        self._pidfd = -1
+        self._oom_fd: int | None = None  # owned by the cgroup
+        self._timers: list[Timer] = []
+        self._verdict: Outcome | None = None  # decided by the parent; else the exit status decides
+        self._ended = False
+        self._status: int | None = None
+        self._rusage: accounting.Rusage | None = None
+        self._done = False
+        self._settling = False
+        self._leaked: int | None = None
+        self._created = time.monotonic()
+        self._forked = self._entered = self._finished = 0.0
+
+    # ---- the sandbox is there -------------------------------------------------------------------
+
+    def built(self, fds: tuple[int, ...]) -> None:
+        """The supervisor has made the sandbox: fork the test into it."""
+        self._scratch_fd, *rest = fds
+        handed = [n for n in Namespace if n in self.plan.namespaces and n is not Namespace.CGROUP]
+        self._namespaces = NamespaceFds(dict(zip(handed, rest, strict=True)))
+        try:
+            self.fork()
+        except OSError as error:
+            self.not_built("fork the test", error.errno or 0)
+
+    def not_built(self, step: str, errno: int) -> None:
+        """The sandbox could not be made or entered."""
+        self._verdict = failed = SetupFailed(step, errno, os.strerror(errno))
+        self._settle()
+        self._finish(failed)
+
+    def lost(self) -> None:
+        """The supervisor died, and the sandbox with it."""
+        if not self._done:
+            failed = SetupFailed("keep the supervisor", 0, "the supervisor of the sandbox was killed")
+            self._verdict, self._settling = failed, True
+            if not self._pid:
+                self._finish(failed)
+
+    def fork(self) -> None:
+        """Start the child. Without a sandbox (degraded) it is a plain fork in a process group of its own."""
+        self._channel, theirs = open_channel()
+        self._faulthandler_fd = os.memfd_create("faulthandler")
+        self._forked = time.monotonic()
+        pid = _fork()
+        if pid == 0:
+            self._run_child(theirs)
+        theirs.close()
+        self._watch_process(pid)
+        self._loop.watch(self._channel, self._read_channel)
+        if self.cgroup is not None and (fd := self.cgroup.oom_event_fd()) is not None:
+            self._oom_fd = fd
+            self._loop.watch(fd, self._out_of_memory)
+        self._start_deadlines()
+
+    def _run_child(self, theirs: socket.socket) -> NoReturn:
+        try:
+            assert self._channel is not None
+            self._in_child()
+            self._channel.close()
+            if self._scratch_fd is not None:
+                os.close(self._scratch_fd)
+            entry = self.cgroup.entry if self.cgroup is not None else None
+            enter(self.plan, self._namespaces, entry, self._report)
+            settle_in(self.plan)
+            channel = ChildEnd(theirs)
+            channel.claim()
+            self._body(Child(channel, self._faulthandler_fd))
+        except BaseException:
+            import traceback
+
+            os.write(self._faulthandler_fd, traceback.format_exc().encode(errors="replace"))
+        finally:
+            os._exit(1)
+
+    def _watch_process(self, pid: int) -> None:
+        self._pid = pid
+        self._pidfd = os.pidfd_open(pid)
+        self._loop.watch(self._pidfd, self._exited)
+
+    def _start_deadlines(self) -> None:
+        limits = self.plan.limits
+        if limits.timeout_s is not None:
+            self._later(limits.timeout_s, self._timed_out)
+        if limits.cpu_time_s is not None and self.cgroup is not None:
+            self._later(limits.cpu_time_s / (os.cpu_count() or 1), self._check_cpu_time)
+
+    def _later(self, delay_s: float, callback: Callable[[], None]) -> None:
+        self._timers.append(self._loop.call_later(delay_s, callback))
+
+    # ---- the child runs -------------------------------------------------------------------------
+
+    def _read_channel(self) -> None:
+        assert self._channel is not None
+        try:
+            for message in self._channel.receive():
+                self._take(message)
+        except ChannelError as error:
+            self._verdict = self._verdict or ChannelBroken(str(error))
+            self._loop.unwatch(self._channel)
+            self._settle()
+            return
+        if self._channel.closed:
+            self._loop.unwatch(self._channel)
+            self._later(CLOSED_CHANNEL_S, self._lives_on)
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Entered():
+                if self._entered:
+                    raise ChannelError("a second report of what is enforced")  # from the test's own code
+                self._entered = self._believable(message.monotonic_s)
+                self._on_message(message)
+            case UsageQuestion():
+                assert self._channel is not None
+                self._channel.answer(UsageAnswer(accounting.to_fields(self._usage_so_far())))
+            case UsageAnswer():
+                raise ChannelError("a message that only pytest sends")
+            case End(monotonic_s):
+                self._ended = True
+                self._finished = self._believable(monotonic_s)
+                self._settle_when_alone(time.monotonic() + STRAGGLERS_S)
+            case _:
+                self._on_message(message)
+
+    def _believable(self, monotonic_s: float) -> float:
+        """The child's own time of an event, which pytest may come to read later; within what is possible."""
+        return min(max(monotonic_s, self._entered or self._forked), time.monotonic())
+
+    def _usage_so_far(self) -> CgroupUsage:
+        return self.cgroup.read_usage() if self.cgroup is not None else CgroupUsage()
+
+    def _lives_on(self) -> None:
+        if not self._over:
+            what = accounting.describe_process(self._pid)
+            self._verdict = ChannelBroken(f"the test closed its report channel and went on{what}")
+            self._settle()
+
+    # ---- the parent ends it ---------------------------------------------------------------------
+
+    def _timed_out(self) -> None:
+        assert self.plan.limits.timeout_s is not None
+        if self._over:
+            return
+        self._verdict = TimedOut(self.plan.limits.timeout_s)
+        self._ask_for_stacks()
+
+    def _ask_for_stacks(self) -> None:
+        """Have the child write its stacks, even when it blocks every signal, and then end it."""
+        if self._entered and lib.isolate_interrupt(self._pid, STACKS_SIGNAL) != 0:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self._pid, STACKS_SIGNAL)  # ptrace is forbidden (Yama): works unless it is blocked
+        self._await_stacks(time.monotonic() + STACKS_WAIT_S, self._stacks_bytes())
+
+    def _await_stacks(self, deadline: float, seen_bytes: int) -> None:
+        """Until something was written and no more comes."""
+        written = self._stacks_bytes()
+        if time.monotonic() < deadline and (written == 0 or written != seen_bytes):
+            self._later(0.01, lambda: self._await_stacks(deadline, written))
+        else:
+            self._settle()
+
+    def _stacks_bytes(self) -> int:
+        return os.fstat(self._faulthandler_fd).st_size if self._faulthandler_fd >= 0 else 0
+
+    def _check_cpu_time(self) -> None:
+        limit = self.plan.limits.cpu_time_s
+        assert limit is not None
+        if self._over:
+            return
+        usage = self._usage_so_far()
+        used = (usage.cpu_user_s or 0.0) + (usage.cpu_system_s or 0.0)
+        if used >= limit:
+            self._verdict = CpuTimeExceeded(limit, used)
+            self._ask_for_stacks()
+        else:
+            self._later(max((limit - used) / (os.cpu_count() or 1), 0.01), self._check_cpu_time)
+
+    def _out_of_memory(self) -> None:
+        """cgroup v1 kills one process; the rest of the test would go on without it."""
+        assert self._oom_fd is not None
+        self._loop.unwatch(self._oom_fd)
+        self._later(0.05, self._settle)  # the event comes just before the kill
+
+    def interrupt(self) -> None:
+        """End it from outside: Ctrl-C, or the end of the session."""
+        self._settle()
+
+    # ---- settling -------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Nothing more is expected of the child: count what it leaves, and kill all of it."""
+        if self._settling:
+            return
+        self._settling = True
+        self._finished = self._finished or time.monotonic()
+        self._leaked = self._others()
+        self._kill()
+        if self._pid and self._pidfd < 0:  # it has exited already
+            self._finish(self._verdict or self._from_status(self._status))
+
+    def _settle_when_alone(self, deadline: float) -> None:
+        """Helpers such as multiprocessing's resource tracker end by themselves when the test's process has
+        ended: what is gone in a moment was not left behind."""
+        if self._others() and time.monotonic() < deadline:
+            self._later(0.005, lambda: self._settle_when_alone(deadline))
+        else:
+            self._settle()
+
+    def _others(self) -> int | None:
+        """Processes of the test beside its own, as far as a cgroup tells."""
+        if self.cgroup is None:
+            return None
+        own = {self._pid, 0}  # 0: a process of another pid namespace, none of ours
+        return len(set(self.cgroup.processes()) - own)
+
+    def _kill(self) -> None:
+        self._kill_sandbox()
+        if self.cgroup is not None and not self._sandboxed:
+            self.cgroup.kill()
+        if self._pid and not self._sandboxed:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    @property
+    def _over(self) -> bool:
+        """The test has ended, or its end is decided."""
+        return self._ended or self._settling
+
+    @property
+    def _sandboxed(self) -> bool:
+        return Namespace.PID in self.plan.namespaces
+
+    def _exited(self) -> None:
+        self._loop.unwatch(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        self._status, self._rusage = accounting.reap(self._pid)
+        if self._report.pid and self._report.pid != self._pid:
+            self._watch_process(self._report.pid)  # the fork has handed over to the process in the sandbox
+            return
+        if (failure := self._report.failure) is not None:
+            self._verdict = SetupFailed(*failure, os.strerror(failure[1]))
+        assert self._channel is not None
+        if self._settling:
+            self._finish(self._verdict or self._from_status(self._status))
+        elif not self._ended:
+            self._read_channel()
+            if not self._ended:
+                self._settle()
+
+    def _from_status(self, status: int | None) -> Outcome:
+        if self._ended:
+            return Completed()
+        if not self._entered:
+            reason = self._read_faulthandler().strip().rpartition("\n")[2]
+            return SetupFailed("start the test in the sandbox", 0, reason or f"wait status {status}")
+        if status is None:
+            return ChannelBroken("the test's exit status went to somebody else: SIGCHLD is ignored")
+        if os.WIFSIGNALED(status):
+            if os.WTERMSIG(status) == signal.SIGXCPU and self.plan.limits.cpu_time_s is not None:
+                return CpuTimeExceeded(self.plan.limits.cpu_time_s, self.plan.limits.cpu_time_s)
+            return Signaled(os.WTERMSIG(status))
+        return Exited(os.WEXITSTATUS(status))
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._done = True
+        for timer in self._timers:
+            timer.cancel()
+        usage, limits = self._usage()
+        if usage.oom_kills:
+            outcome = OutOfMemory(self.plan.limits.memory_bytes, usage.memory_peak_bytes, usage.oom_kills)
+        text = self._read_faulthandler()
+        self._close()
+        if self.cgroup is not None and not self.plan.steps:
+            self.cgroup.remove()  # no init whose end would tell when it is empty
+        self._on_done(Result(outcome, usage, text, limits))
+
+    def _usage(self) -> tuple[Usage, dict[str, str]]:
+        cgroup = self._usage_so_far()
+        written = accounting.count_written(self._scratch_fd, self.plan.files_made)
+        now = time.monotonic()
+        wall = self._finished - self._entered if self._entered else None
+        usage = replace(
+            accounting.combine(cgroup, self._rusage),
+            wall_s=wall,
+            overhead_s=now - self._created - (wall or 0.0),
+            memory_limit_bytes=self.plan.limits.memory_bytes,
+            written_files=written[0],
+            written_bytes=written[1],
+            leaked_processes=self._leaked,
+        )
+        return usage, dict(self.cgroup.read_limits()) if self.cgroup is not None else {}
+
+    def _read_faulthandler(self) -> str:
+        if self._faulthandler_fd < 0:
+            return ""
+        return os.pread(self._faulthandler_fd, 2**16, 0).decode(errors="replace")
+
+    def _close(self) -> None:
+        if self._oom_fd is not None:
+            self._loop.unwatch(self._oom_fd)
+        if self._channel is not None:
+            self._loop.unwatch(self._channel)
+        self.close_descriptors()
+
+    def close_descriptors(self) -> None:
+        """Also in the child of another test: this one's descriptors are none of its business."""
+        if self._channel is not None:
+            self._channel.close()
+        for fd in (self._scratch_fd, self._faulthandler_fd, self._pidfd, *self._namespaces.fds.values()):
+            if fd is not None and fd >= 0:
+                os.close(fd)
+        self._scratch_fd, self._faulthandler_fd, self._pidfd = None, -1, -1
+        self._namespaces = NamespaceFds({})
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # CPython 3.12 warns of forks with threads around. The child runs Python code that does not wait for
+        # any of them, and glibc's fork takes the locks that matter (malloc).
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()

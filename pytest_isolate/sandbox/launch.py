@@ -1,0 +1,257 @@
+"""One pytest session's sandboxes.
+
+   pytest ---------- socket ---------- supervisor (C, one per session, outlives pytest to clean up)
+     |                                     |
+     | fork                                | clone3 into fresh namespaces
+     v                                     v
+   child -- setns, then the hop --> test   init (C, PID 1 of the sandbox, reaps)
+
+1. pytest makes the cgroup, and asks the supervisor for a sandbox by a program of system calls.
+2. The supervisor clones an init; the init runs the program, gives up all rights and answers READY with
+   descriptors of its namespaces.
+3. pytest forks; the child joins cgroup and namespaces, and hops into the pid namespace (native/enter.c).
+4. The child runs the test and reports over its channel. pytest never enters anything.
+5. At the end pytest has the init killed, which kills all in its pid namespace; the supervisor says GONE
+   when the last is reaped, and pytest removes the cgroup.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable
+
+from pytest_isolate.errors import SetupError, SupervisorError, UnsupportedError
+from pytest_isolate.kernel.cgroups.base import Cgroups
+from pytest_isolate.kernel.cgroups.detect import open_cgroups
+from pytest_isolate.kernel.host import Host
+from pytest_isolate.kernel.namespaces import Namespace, clone_flags
+from pytest_isolate.kernel.supervisor import Failed, Gone, Ready, Supervisor
+from pytest_isolate.sandbox.flight import Body, Flight, Result
+from pytest_isolate.sandbox.loop import Loop
+from pytest_isolate.sandbox.messages import Message
+from pytest_isolate.sandbox.plan import Plan
+from pytest_isolate.sandbox.steps import apply
+from pytest_isolate.syscalls.program import Program
+
+__all__ = ["Launcher"]
+
+GONE_PATIENCE_S = 10.0
+
+
+class Launcher:
+    """Starts flights and clears up after them. Made on the first isolated test of a session."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.loop = Loop()
+        self.run_id = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._owner_pid = os.getpid()
+        self._supervisor: Supervisor | None = None
+        self._cgroups: Cgroups | None = None
+        self._no_cgroups: UnsupportedError | None = None
+        self._programs: dict[int, tuple[Plan, Program]] = {}  # by id of the plan, which is kept alive
+        self._flights: dict[int, Flight] = {}  # built or being built, by sandbox id
+        self._count = 0
+        self._trials: dict[int, SetupError | None] = {}
+        try:
+            self._cgroups = open_cgroups(run_id=self.run_id)
+        except UnsupportedError as error:
+            self._no_cgroups = error
+
+    @property
+    def cgroup_version(self) -> str | None:
+        return self._cgroups.version if self._cgroups is not None else None
+
+    # ---- what this machine cannot do ------------------------------------------------------------
+
+    def missing_limits(self, plan: Plan) -> dict[str, UnsupportedError]:
+        """The limits of a plan (fields of Limits) that no cgroup here enforces."""
+        limits = plan.limits
+        asked = {
+            "memory_bytes": ("memory", limits.memory_bytes is not None or limits.swap_bytes is not None),
+            "cpus": ("cpu", limits.cpus is not None),
+            "pids": ("pids", limits.pids is not None),
+        }
+        missing = {}
+        for field, (controller, is_asked) in asked.items():
+            if is_asked and (error := self._missing_controller(controller)) is not None:
+                missing[field] = UnsupportedError(f"the {controller} limit", error.reason, error.cure)
+        return missing
+
+    def _missing_controller(self, controller: str) -> UnsupportedError | None:
+        if self._cgroups is None:
+            return self._no_cgroups
+        return None if controller in self._cgroups.controllers else self._cgroups.missing(controller)
+
+    def trial(self, plan: Plan) -> SetupError | None:
+        """Build the sandbox of a plan once without a test in it, and say what fails."""
+        if id(plan) not in self._trials:
+            self._trials[id(plan)] = self._try(plan)
+        return self._trials[id(plan)]
+
+    def _try(self, plan: Plan) -> SetupError | None:
+        sandbox_id = self._create(plan)
+        supervisor = self._get_supervisor()
+        reply = supervisor.receive_about(sandbox_id, self._dispatch)
+        failure = None
+        if isinstance(reply, Ready):
+            for fd in reply.fds:
+                os.close(fd)
+            supervisor.destroy(sandbox_id)
+        elif isinstance(reply, Failed):
+            step = _step_of(self._program(plan), reply.op_index)
+            failure = SetupError(step, reply.errno, f"{step}: {os.strerror(reply.errno)}")
+            if not reply.born:
+                return failure
+        supervisor.receive_about(sandbox_id, self._dispatch)
+        return failure
+
+    # ---- flights --------------------------------------------------------------------------------
+
+    def start(
+        self,
+        plan: Plan,
+        *,
+        body: Body,
+        on_message: Callable[[Message], None],
+        on_done: Callable[[Result], None],
+    ) -> Flight:
+        """Send one test on its way; ``on_done`` is called from the loop when its outcome is known.
+
+        Raises :class:`UnsupportedError` if a limit cannot be enforced.
+        """
+        for error in self.missing_limits(plan).values():
+            raise error
+        self._count += 1
+        cgroup = self._cgroups.create(f"t{self._count}", plan.limits) if self._cgroups is not None else None
+        sandbox_id = self._create(plan) if plan.steps else None
+        flight = Flight(
+            plan,
+            loop=self.loop,
+            cgroup=cgroup,
+            kill_sandbox=lambda: self._destroy(sandbox_id),
+            in_child=lambda: self._forget_in_child(flight),
+            body=body,
+            on_message=on_message,
+            on_done=on_done,
+        )
+        if sandbox_id is not None:
+            self._flights[sandbox_id] = flight
+        else:
+            flight.fork()
+        return flight
+
+    def _create(self, plan: Plan) -> int:
+        try:
+            return self._get_supervisor().create(clone_flags(_cloned(plan)), self._program(plan))
+        except SupervisorError:
+            self._lose_supervisor()  # somebody killed it: nobody but its own sandboxes is hurt
+            return self._get_supervisor().create(clone_flags(_cloned(plan)), self._program(plan))
+
+    def _program(self, plan: Plan) -> Program:
+        if id(plan) not in self._programs:
+            program = Program()
+            for step in plan.steps:
+                apply(step, program)
+            self._programs[id(plan)] = (plan, program)
+        return self._programs[id(plan)][1]
+
+    def _destroy(self, sandbox_id: int | None) -> None:
+        if sandbox_id in self._flights and self._supervisor is not None:
+            try:
+                self._supervisor.destroy(sandbox_id)
+            except SupervisorError:
+                self._lose_supervisor()
+
+    def _get_supervisor(self) -> Supervisor:
+        if self._supervisor is None:
+            self._supervisor = Supervisor()
+            self.loop.watch(self._supervisor, self._receive)
+            for path in self._cgroups.session_paths if self._cgroups is not None else ():
+                self._supervisor.remember_cgroup(path)
+        return self._supervisor
+
+    def _receive(self) -> None:
+        assert self._supervisor is not None
+        try:
+            reply = self._supervisor.receive()
+        except SupervisorError:
+            self._lose_supervisor()
+        else:
+            self._dispatch(reply)
+
+    def _lose_supervisor(self) -> None:
+        """Its sandboxes die with it (PR_SET_PDEATHSIG); nobody will say when they are gone."""
+        assert self._supervisor is not None
+        self.loop.unwatch(self._supervisor)
+        self._supervisor.close()
+        self._supervisor = None
+        for sandbox_id, flight in [*self._flights.items()]:
+            flight.lost()
+            self._forget(sandbox_id)
+
+    def _dispatch(self, reply: Ready | Failed | Gone) -> None:
+        flight = self._flights[reply.sandbox_id]
+        match reply:
+            case Ready(fds=fds):
+                flight.built(fds)
+            case Failed(op_index=op_index, errno=errno, born=born):
+                flight.not_built(_step_of(self._program(flight.plan), op_index), errno)
+                if not born:
+                    self._forget(reply.sandbox_id)
+            case Gone():
+                self._forget(reply.sandbox_id)
+
+    def _forget(self, sandbox_id: int) -> None:
+        flight = self._flights.pop(sandbox_id)
+        if flight.cgroup is not None:
+            flight.cgroup.kill()
+            flight.cgroup.remove()
+
+    def _forget_in_child(self, own: Flight) -> None:
+        """In a forked test: nothing of the session is its business."""
+        if self._supervisor is not None:
+            self._supervisor.forget()
+        for fd in self._cgroups.lock_fds if self._cgroups is not None else ():
+            os.close(fd)
+        for flight in self._flights.values():
+            if flight is not own:
+                flight.close_descriptors()
+
+    # ---- the end --------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Leave nothing behind. Does nothing in a forked child."""
+        if os.getpid() != self._owner_pid:
+            return
+        try:
+            self._wait_until_gone()
+        finally:
+            if self._supervisor is not None:
+                self.loop.unwatch(self._supervisor)
+                self._supervisor.close()
+            if self._cgroups is not None:
+                self._cgroups.close()
+
+    def _wait_until_gone(self) -> None:
+        deadline = time.monotonic() + GONE_PATIENCE_S
+        wake = self.loop.call_later(GONE_PATIENCE_S, lambda: None)
+        for flight in [*self._flights.values()]:
+            flight.interrupt()
+        while self._flights and time.monotonic() < deadline:
+            self.loop.run_once()
+        wake.cancel()
+
+
+def _cloned(plan: Plan) -> frozenset[Namespace]:
+    """What the init is born into: the cgroup namespace is the test's own affair (its root is the cgroup that
+    the test is in), and with privileges the user namespace comes after the mounts."""
+    late = {Namespace.CGROUP} if plan.user_first else {Namespace.CGROUP, Namespace.USER}
+    return plan.namespaces - late
+
+
+def _step_of(program: Program, op_index: int) -> str:
+    calls = program.calls
+    return calls[op_index].label if op_index < len(calls) else "create the namespaces"

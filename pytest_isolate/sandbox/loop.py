@@ -1,0 +1,69 @@
+"""A small event loop: descriptors and deadlines. One child in flight or many is the same code."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import selectors
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["HasFileno", "Loop", "Timer"]
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+class Timer:
+    """Cancelled by :meth:`cancel`; never runs afterwards."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class Loop:
+    """poll(2) and not epoll: no descriptor of its own that a fork would share."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.PollSelector()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+
+    def watch(self, source: HasFileno | int, callback: Callable[[], None]) -> None:
+        self._selector.register(source, selectors.EVENT_READ, callback)
+
+    def unwatch(self, source: HasFileno | int) -> None:
+        """Does nothing if ``source`` is not watched."""
+        try:
+            self._selector.unregister(source)
+        except KeyError:
+            return
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        timer = Timer(callback)
+        heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), timer))
+        return timer
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        while not done():
+            self.run_once()
+
+    def run_once(self) -> None:
+        """Wait for the next event or deadline and run what it calls for."""
+        while self._timers and self._timers[0][2].callback is None:
+            heapq.heappop(self._timers)
+        timeout = self._timers[0][0] - time.monotonic() if self._timers else None
+        for key, _ in self._selector.select(timeout if timeout is None else max(timeout, 0)):
+            if key.fd in self._selector.get_map():  # an earlier callback may have dropped it
+                key.data()
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            _, _, timer = heapq.heappop(self._timers)
+            if timer.callback is not None:
+                callback, timer.callback = timer.callback, None
+                callback()

@@ -1,0 +1,185 @@
+"""All that a child and its parent say to each other: a closed set of frozen values, as JSON.
+
+Nothing here is trusted by the parent, and nothing is more than data: no pickle, no import, no call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_isolate.errors import ChannelError
+
+__all__ = [
+    "Coverage",
+    "End",
+    "Entered",
+    "ExitRequested",
+    "InternalFailure",
+    "Interrupted",
+    "Message",
+    "Report",
+    "StopRequested",
+    "UsageAnswer",
+    "UsageQuestion",
+    "WarningRecorded",
+    "decode",
+    "encode",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """First of all, before any line of the test: what the kernel says is enforced."""
+
+    evidence: dict[str, Any]
+    monotonic_s: float  #: CLOCK_MONOTONIC, which is one clock for all processes
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What ``pytest_report_to_serializable`` made of a report."""
+
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WarningRecorded:
+    text: str
+    category: str  #: module and qualified name, with a dot between
+    filename: str
+    lineno: int
+    when: str
+    nodeid: str
+    location: list[Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What coverage.py measured in the child, for one of its contexts."""
+
+    context: str
+    has_arcs: bool
+    files: dict[str, Any]  #: name -> lines, or pairs of lines
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The test set ``session.shouldstop`` or ``session.shouldfail``."""
+
+    reason: str
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRequested:
+    """``pytest.exit(reason, returncode)``."""
+
+    reason: str
+    returncode: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """KeyboardInterrupt."""
+
+
+@dataclass(frozen=True, slots=True)
+class InternalFailure:
+    """An exception left the runtest protocol itself: plain pytest would end with INTERNALERROR."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsageQuestion:
+    """The fixture ``isolation`` asks what was used so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageAnswer:
+    """The only message that goes to the child."""
+
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The protocol is over and all reports are sent."""
+
+    monotonic_s: float
+
+
+Message = (
+    Entered
+    | Report
+    | WarningRecorded
+    | Coverage
+    | StopRequested
+    | ExitRequested
+    | Interrupted
+    | InternalFailure
+    | UsageQuestion
+    | UsageAnswer
+    | End
+)
+
+TYPES: dict[str, type[Message]] = {
+    cls.__name__: cls
+    for cls in (
+        Entered,
+        Report,
+        WarningRecorded,
+        Coverage,
+        StopRequested,
+        ExitRequested,
+        Interrupted,
+        InternalFailure,
+        UsageQuestion,
+        UsageAnswer,
+        End,
+    )
+}
+
+
+def encode(message: Message) -> bytes:
+    """JSON; a value that JSON does not know becomes its ``repr``, since a report may carry anything."""
+    fields = [getattr(message, field.name) for field in dataclasses.fields(message)]
+    return json.dumps([type(message).__name__, *fields], default=repr, skipkeys=True).encode(
+        "utf-8", "surrogatepass"
+    )
+
+
+def decode(data: bytes) -> Message:
+    """Raises :class:`ChannelError` for everything that :func:`encode` does not make."""
+    try:
+        name, *fields = json.loads(data.decode("utf-8", "surrogatepass"))
+        cls = TYPES[name]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ChannelError(f"not a message: {data[:80]!r}") from error
+    expected = dataclasses.fields(cls)
+    if len(fields) != len(expected) or not all(map(_fits, fields, expected)):
+        raise ChannelError(f"a {name} message with wrong fields: {data[:80]!r}")
+    return cls(*fields)
+
+
+def _fits(value: object, field: dataclasses.Field[Any]) -> bool:
+    match str(field.type):
+        case "str":
+            return isinstance(value, str)
+        case "int":
+            return type(value) is int
+        case "float":
+            return type(value) is float
+        case "bool":
+            return isinstance(value, bool)
+        case "int | None":
+            return value is None or type(value) is int
+        case "list[Any] | None":
+            return value is None or isinstance(value, list)
+        case "dict[str, Any]":
+            return isinstance(value, dict)
+        case other:
+            raise AssertionError(f"no check for a field of type {other}")

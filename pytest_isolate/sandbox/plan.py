@@ -1,0 +1,295 @@
+"""From what the user asked to what will be done: a :class:`Plan` is pure data, made once per Spec."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from pytest_isolate.kernel import namespaces
+from pytest_isolate.kernel.host import Host
+from pytest_isolate.kernel.mounts import MountPoint
+from pytest_isolate.kernel.namespaces import Namespace
+from pytest_isolate.kernel.overlay import LOWER_TYPES
+from pytest_isolate.kernel.process import ROOT_CAPABILITIES, Capability
+from pytest_isolate.sandbox import steps
+from pytest_isolate.sandbox.steps import Step
+from pytest_isolate.spec import DirectoryRootfs, HostRootfs, Limits, Network, Spec, User
+
+__all__ = ["DEFAULT_TMP_SIZE_BYTES", "Plan", "Workspace", "make_plan"]
+
+DEFAULT_TMP_SIZE_BYTES = 2**30
+#: Places with a fresh content of the sandbox's own, in every kind of root.
+PRIVATE = ("/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/run")
+#: Top-level directories in which users own things somewhere below.
+USER_TREES = frozenset({"/home", "/opt", "/srv", "/var", "/mnt", "/media", "/usr/local"})
+MANY_ENTRIES = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """Host paths that the test run needs, whatever the root is."""
+
+    cwd: str
+    project: tuple[str, ...]  #: rootdir and what else holds tests: seen, and written to in vain
+    interpreter: tuple[str, ...]  #: Python, its library, sys.path
+    writable: tuple[str, ...]  #: tmp_path's base directory: the one place that is really written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that is done for one Spec on this machine; nothing in it differs from test to test."""
+
+    spec: Spec
+    cwd: str
+    namespaces: frozenset[Namespace]
+    user_first: bool  #: without privileges everything happens inside the user namespace
+    steps: tuple[Step, ...]
+    capabilities: frozenset[Capability] | None  #: kept by the test; None: all that it has
+    missing: tuple[str, ...] = field(default=())  #: what --isolate-missing=degrade did without
+
+    @property
+    def limits(self) -> Limits:
+        return self.spec.limits
+
+    @property
+    def files_made(self) -> int:
+        """Empty files in the writable layers that only carry a mount."""
+        if self.user_first and isinstance(self.spec.rootfs, HostRootfs):
+            return 0  # there the root itself sits beside the layers
+        return sum(isinstance(s, steps.MountBind) and s.is_file and s.make_target for s in self.steps)
+
+
+def make_plan(spec: Spec, host: Host, workspace: Workspace) -> Plan:
+    """Decide everything; do nothing."""
+    own = frozenset(Namespace)
+    if spec.network is Network.HOST:
+        own -= {Namespace.NET}
+    if spec.user is User.HOST_ROOT:
+        own -= {Namespace.USER}
+    user_first = Namespace.USER in own and not host.privileged
+    planned = tuple(_steps(spec, host, workspace, own, user_first))
+    keep = None if spec.user is User.HOST_ROOT else frozenset[Capability]()
+    if keep is not None and (host.privileged or spec.user is User.ROOT):
+        keep = ROOT_CAPABILITIES
+    return Plan(
+        spec=spec,
+        cwd=workspace.cwd,
+        namespaces=own,
+        user_first=user_first,
+        steps=planned,
+        capabilities=keep,
+    )
+
+
+def _steps(
+    spec: Spec, host: Host, workspace: Workspace, own: frozenset[Namespace], user_first: bool
+) -> Iterator[Step]:
+    uid_map, gid_map = _id_maps(spec.user, host, user_first)
+    if user_first:
+        yield steps.MapSelf(uid_map, gid_map)
+    yield steps.MakePrivate()
+    yield steps.MakeScratch(spec.limits.tmp_size_bytes or DEFAULT_TMP_SIZE_BYTES)
+    root = list(_root(spec, host, workspace, user_first))
+    yield from root
+    if spec.readonly:
+        yield from (steps.MakeReadOnly(s.target) for s in root if isinstance(s, steps.MountOverlay))
+    yield steps.ChangeRoot()
+    if Namespace.NET in own:
+        yield steps.LoopbackUp()
+    yield steps.SetHostname(spec.hostname)
+    if Namespace.USER in own and not user_first:
+        yield steps.EnterUserNamespace(uid_map, gid_map)
+    yield steps.HandOut(tuple(n for n in Namespace if n in own and n is not Namespace.CGROUP))
+    yield steps.Seal()
+
+
+def _id_maps(user: User, host: Host, user_first: bool) -> tuple[str, str]:
+    if user is User.ROOT:
+        return namespaces.single_map(0, host.uid), namespaces.single_map(0, host.gid)
+    if user_first:
+        return namespaces.single_map(host.uid, host.uid), namespaces.single_map(host.gid, host.gid)
+    return namespaces.identity_map(host.uid_extents), namespaces.identity_map(host.gid_extents)
+
+
+def _root(spec: Spec, host: Host, workspace: Workspace, user_first: bool) -> Iterator[Step]:
+    layers = _Layers(host, user_first)
+    lent: list[steps.MountOverlay | steps.MountBind]
+    match spec.rootfs:
+        case HostRootfs():
+            if user_first:
+                yield from layers.tree("/", _writable_trees(host, workspace))
+            else:
+                yield from layers.mounted(host.mounts)
+            needed = [*_needed(workspace), *_home_and_path(host), *_name_service(spec, host)]
+            lent = [layers.overlay(path, make_target=True) for path in _hidden(needed)]
+            base = "/"
+        case DirectoryRootfs(path):
+            yield layers.overlay(path, target="/")
+            lent = [_lend(path, host, source) for source in _lent(host, workspace)]
+            base = path
+    places = [host.resolve_in(base, place) for place in PRIVATE]
+    yield from (steps.MakeDirectory(place) for place in places)
+    yield from _system(spec, host, user_first, places)
+    yield from sorted(
+        [
+            *lent,
+            *(steps.MountBind(path, path, False, make_target=True) for path in workspace.writable),
+            *_binds(spec, host),
+        ],
+        key=lambda step: step.target.count("/"),
+    )
+
+
+def _system(spec: Spec, host: Host, user_first: bool, places: list[str]) -> Iterator[Step]:
+    """What every root gets, in the order of :data:`PRIVATE`."""
+    proc, sys, dev, tmp, var_tmp, run = places
+    yield steps.MountProc(proc)
+    yield steps.MountSys(sys, fresh=not user_first)
+    yield steps.MountDev(dev, host.devices)
+    yield steps.MountScratch(f"{dev}/shm", 0o1777)
+    yield steps.MountScratch(tmp, 0o1777)
+    yield steps.MountScratch(var_tmp, 0o1777)
+    yield steps.MountScratch(run, 0o755)
+    yield steps.MakeDirectory(f"{run}/lock", 0o1777)
+    if spec.network is Network.NONE and not user_first:
+        yield steps.OpenLowPorts()
+
+
+class _Layers:
+    """Makes overlay steps, each with a layer of its own."""
+
+    def __init__(self, host: Host, user_first: bool) -> None:
+        self._host = host
+        self._user_first = user_first
+        self._count = 0
+
+    def overlay(
+        self, source: str, *, target: str | None = None, make_target: bool = False
+    ) -> steps.MountOverlay:
+        mode, owner = self._host.ownership(source)
+        self._count += 1
+        if self._user_first and owner[0] != self._host.uid:
+            # Whoever mounts owns the top directory: give the owner what others have.
+            mode = (mode & 0o7) * 0o111
+        return steps.MountOverlay(
+            source,
+            target or source,
+            layer=str(self._count),
+            user_xattrs=self._user_first,
+            mode=mode,
+            owner=None if self._user_first else owner,
+            make_target=make_target,
+        )
+
+    def mounted(self, mounts: Iterable[MountPoint]) -> Iterator[Step]:
+        """With privileges: one overlay on ``/``, and one on each other mount, as none shows another."""
+        whole: list[str] = []
+        for mount in sorted(mounts, key=lambda m: m.path):
+            path = mount.path
+            if path != "/" and (_is_private(path) or _below(path, whole) or not self._host.exists(path)):
+                continue
+            if not self._host.is_directory(path):
+                yield steps.MountBind(path, path, readonly=True, is_file=True)
+            elif path != "/" and (mount.readonly or mount.fstype not in LOWER_TYPES):
+                whole.append(path)
+                yield steps.MountBind(path, path, readonly=True, recursive=True)
+            else:
+                yield self.overlay(path)
+
+    def tree(self, directory: str, writable: frozenset[str]) -> Iterator[Step]:
+        """Without privileges an overlay on a tree with mounts below fails (they are locked together,
+        mount_namespaces(7)): so go down to trees without, and overlay what the user may write to."""
+        for entry in self._host.entries(directory):
+            path = entry.path
+            if path in PRIVATE:
+                continue
+            if entry.points_to is not None:
+                yield steps.MakeSymlink(path, entry.points_to)
+            elif not entry.is_directory:
+                yield steps.MountBind(path, path, readonly=True, is_file=True, make_target=True)
+            elif not any(_below(tree, [path]) for tree in writable):
+                yield steps.MountBind(path, path, readonly=True, recursive=True, make_target=True)
+            elif not self._has_mounts(path):
+                yield self.overlay(path, make_target=True)
+            elif len(inner := self._host.entries(path)) <= MANY_ENTRIES:
+                yield steps.MakeDirectory(path)
+                yield from self.tree(path, writable | {e.path for e in inner})
+            else:
+                yield steps.MountBind(path, path, readonly=True, recursive=True, make_target=True)
+
+    def _has_mounts(self, path: str) -> bool:
+        return any(mount.path.startswith(path + "/") for mount in self._host.mounts)
+
+
+def _writable_trees(host: Host, workspace: Workspace) -> frozenset[str]:
+    """Directories whose top-level tree the caller may write to somewhere."""
+    known = {*_needed(workspace), os.path.expanduser("~")}
+    trees = {path for path in known if host.is_writable(path)}
+    trees |= {tree for tree in USER_TREES if tree != "/usr/local" or host.is_writable(tree)}
+    trees |= {entry.path for entry in host.entries("/") if host.is_writable(entry.path)}
+    return frozenset(trees)
+
+
+def _is_private(path: str) -> bool:
+    return _below(path, PRIVATE)
+
+
+def _below(path: str, directories: Iterable[str]) -> bool:
+    return any(path == d or path.startswith(d + "/") for d in directories)
+
+
+def _hidden(paths: Iterable[str]) -> list[str]:
+    """Those of ``paths`` that a private /tmp or /run would hide, without those inside another."""
+    found: list[str] = []
+    for path in sorted(set(paths)):
+        if _is_private(path) and path not in PRIVATE and not _below(path, found):
+            found.append(path)
+    return found
+
+
+def _home_and_path(host: Host) -> list[str]:
+    """The home directory, and where commands are found: continuous integration may have them below /tmp."""
+    places = [os.path.expanduser("~"), *os.environ.get("PATH", "").split(os.pathsep)]
+    return [place for place in places if place.startswith("/") and host.is_directory(place)]
+
+
+def _name_service(spec: Spec, host: Host) -> list[str]:
+    """With the host's network: where /etc/resolv.conf leads (systemd-resolved keeps it in /run)."""
+    target = os.path.dirname(os.path.realpath("/etc/resolv.conf"))
+    return [target] if spec.network is Network.HOST and host.is_directory(target) else []
+
+
+def _needed(workspace: Workspace) -> list[str]:
+    return [*workspace.project, *workspace.interpreter, workspace.cwd]
+
+
+def _lent(host: Host, workspace: Workspace) -> list[str]:
+    """What a foreign root needs of the host to run Python and the project, outermost only."""
+    found: list[str] = []
+    for path in sorted(set(_needed(workspace))):
+        if path != "/" and host.exists(path) and not _below(path, found):
+            found.append(path)
+    return found
+
+
+def _lend(root: str, host: Host, source: str) -> steps.MountBind:
+    return steps.MountBind(
+        source,
+        host.resolve_in(root, source),
+        readonly=True,
+        recursive=True,
+        is_file=not host.is_directory(source),
+        make_target=True,
+    )
+
+
+def _binds(spec: Spec, host: Host) -> Iterator[steps.MountBind]:
+    for bind in spec.binds:
+        is_file = not host.is_directory(bind.source)
+        target = bind.target
+        if isinstance(spec.rootfs, DirectoryRootfs):
+            target = host.resolve_in(spec.rootfs.path, target)
+        yield steps.MountBind(
+            bind.source, target, bind.readonly, recursive=True, is_file=is_file, make_target=True
+        )
