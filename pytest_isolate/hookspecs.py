@@ -1,0 +1,34 @@
+"""Hooks for other plugins and for conftest files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_isolate.outcome import Outcome
+    from pytest_isolate.runner.relay import Sandbox
+    from pytest_isolate.spec import Spec
+    from pytest_isolate.usage import Usage
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_isolate_modify_spec(item: pytest.Item, spec: Spec) -> Spec | None:
+    """Change what an isolated test gets: return a new Spec (``dataclasses.replace``), or None to pass.
+
+    Called once for each isolated item after collection; the first Spec returned counts.
+    """
+
+
+@pytest.hookspec
+def pytest_isolate_sandbox_ready(item: pytest.Item, sandbox: Sandbox) -> None:
+    """The test's process is inside its sandbox, and no line of the test has run yet that was waited for.
+
+    Called in pytest's own process.
+    """
+
+
+@pytest.hookspec
+def pytest_isolate_finished(item: pytest.Item, outcome: Outcome, usage: Usage) -> None:
+    """The test has ended, and its reports have been logged. Called in pytest's own process."""

@@ -1,0 +1,56 @@
+"""Coverage of what a child ran, as plain data: without it a forked test would count as never run.
+
+Not by ``CoverageData.dumps`` and ``loads``: the latter runs SQL that came from the child.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from pytest_isolate.sandbox.messages import Coverage
+
+__all__ = ["collect", "merge"]
+
+
+def _current() -> Any:
+    """The running ``coverage.Coverage``, whoever started it; None if nobody did (or its API is too old)."""
+    module = sys.modules.get("coverage")
+    cls = getattr(module, "Coverage", None)
+    return cls.current() if cls is not None and hasattr(cls, "current") else None
+
+
+def collect() -> list[Coverage]:
+    """In the child, at the end: stop measuring and give what was measured, one message per context."""
+    cov = _current()
+    if cov is None:
+        return []
+    cov.stop()
+    data = cov.get_data()
+    has_arcs = bool(data.has_arcs())
+    messages = []
+    for context in sorted(data.measured_contexts()):
+        data.set_query_context(context)
+        read = data.arcs if has_arcs else data.lines
+        files = {name: found for name in data.measured_files() if (found := read(name))}
+        messages.append(Coverage(context, has_arcs, files))
+    return messages
+
+
+def merge(message: Coverage) -> None:
+    """In the parent: add what a child measured to what is measured here. Wrong data is refused with an
+    exception of coverage's own or a TypeError."""
+    cov = _current()
+    if cov is None:
+        return
+    data = cov.get_data()
+    # Not by CoverageData.update: files of xdist's workers are told apart by a hash of what was added.
+    data.set_context(message.context or None)
+    try:
+        if message.has_arcs:
+            data.add_arcs({name: [(int(a), int(b)) for a, b in arcs] for name, arcs in message.files.items()})
+        else:
+            data.add_lines({name: [int(line) for line in lines] for name, lines in message.files.items()})
+    finally:
+        # Between tests there is no dynamic context, only the configured one.
+        data.set_context(cov.get_option("run:context"))

@@ -1,0 +1,59 @@
+"""What the fixture ``isolation`` gives to a test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pytest_isolate.sandbox.channel import ChildEnd
+from pytest_isolate.sandbox.messages import UsageAnswer, UsageQuestion
+from pytest_isolate.spec import Limits, Spec
+from pytest_isolate.usage import CgroupUsage
+
+__all__ = ["Isolation", "current_isolation", "enter_isolation"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isolation:
+    """Facts about the sandbox that a test runs in; false, and empty, when it runs in none."""
+
+    active: bool = False
+    spec: Spec = field(default_factory=Spec)
+    cgroup_version: str | None = None  #: "v1", "v2" or "hybrid"
+    cgroup_paths: tuple[str, ...] = ()  #: on the host, one per hierarchy
+    missing: tuple[str, ...] = ()  #: what ``--isolate-missing=degrade`` did without
+    _channel: ChildEnd | None = field(default=None, repr=False)
+
+    def __bool__(self) -> bool:
+        return self.active
+
+    def __repr__(self) -> str:
+        return f"<Isolation active={self.active}>"  # short: it stands in every failure of a test that uses it
+
+    @property
+    def limits(self) -> Limits:
+        return self.spec.limits
+
+    def usage(self) -> CgroupUsage:
+        """What the test used so far, as its cgroup counts; asks pytest, and waits for the answer.
+
+        Only from the test's own process, not from what it forked. All None without a cgroup.
+        """
+        if self._channel is None or not self._channel.is_mine():
+            return CgroupUsage()
+        self._channel.send(UsageQuestion())
+        answer = self._channel.receive()
+        assert isinstance(answer, UsageAnswer)
+        return CgroupUsage(**answer.fields)
+
+
+_current = Isolation()
+
+
+def current_isolation() -> Isolation:
+    return _current
+
+
+def enter_isolation(isolation: Isolation) -> None:
+    """In the child, once."""
+    global _current  # noqa: PLW0603  one process, one sandbox
+    _current = isolation

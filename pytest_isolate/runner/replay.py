@@ -1,0 +1,109 @@
+"""Replaying in pytest what happened in a child: its reports and warnings, and the parent's own teardown."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import pytest
+
+from pytest_isolate.runner import pytest_private
+from pytest_isolate.sandbox.messages import Report, WarningRecorded
+
+__all__ = ["Capturing", "merge_teardown", "rebuild", "record_warning", "tear_down"]
+
+
+def rebuild(item: pytest.Item, message: Report) -> pytest.TestReport:
+    """The report that a child sent. Raises whatever comes to mind of plugins for data that is none."""
+    config = item.config
+    data = dict(message.data)
+    for name in ("sections", "user_properties"):  # JSON knows no tuples
+        data[name] = [tuple(pair) for pair in data.get(name, ())]
+    location = tuple(data["location"])
+    # pytest keeps every report; what the item has already need not be kept again with each.
+    data["location"] = item.location if location == item.location else location
+    data["keywords"] = {sys.intern(name): value for name, value in data.get("keywords", {}).items()}
+    if isinstance(data.get("longrepr"), list):
+        data["longrepr"] = tuple(data["longrepr"])
+    report: pytest.TestReport = config.hook.pytest_report_from_serializable(config=config, data=data)
+    if not isinstance(report, pytest.TestReport) or report.nodeid != item.nodeid:
+        raise TypeError(f"not a report of this test: {report!r}")
+    pytest_private.restore_subtest(report, data)
+    return report
+
+
+def tear_down(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.TestReport]:
+    """Tear down what the parent has set up and ``nextitem`` does not share; a report if that fails or says
+    something."""
+    config = item.config
+    with Capturing(config):
+        call = pytest.CallInfo.from_call(
+            lambda: pytest_private.tear_down_to(item.session, nextitem),
+            when="teardown",
+            reraise=(pytest.exit.Exception, KeyboardInterrupt),
+        )
+    out, err = pytest_private.read_capture(config)
+    if call.excinfo is None and not out and not err:
+        return []
+    # Not by the hook: its implementations expect the item's own protocol around them, which ran in the child.
+    report = pytest.TestReport.from_item_and_call(item, call)
+    for name, text in (("stdout", out), ("stderr", err)):
+        if text:
+            report.sections.append((f"Captured {name} teardown", text))
+    return [report]
+
+
+def merge_teardown(
+    reports: list[pytest.TestReport], parents: list[pytest.TestReport]
+) -> list[pytest.TestReport]:
+    """Plain pytest reports one teardown: the child's, with what the parent's adds to it."""
+    for parent in parents:
+        child = reports[-1] if reports and reports[-1].when == "teardown" else None
+        if child is None or (child.failed and parent.failed):
+            reports = [*reports, parent]
+            continue
+        child.sections = [*child.sections, *(s for s in parent.sections if s not in child.sections)]
+        child.duration += parent.duration
+        if parent.failed:
+            child.outcome, child.longrepr = parent.outcome, parent.longrepr
+    return reports
+
+
+def record_warning(item: pytest.Item, message: WarningRecorded) -> None:
+    category = _warning_category(message.category)
+    try:
+        warning = category(message.text)
+    except Exception:
+        category = UserWarning
+        warning = UserWarning(f"{message.category}: {message.text}")
+    location = tuple(message.location) if message.location is not None else None
+    item.ihook.pytest_warning_recorded.call_historic(
+        kwargs={
+            "warning_message": warnings.WarningMessage(warning, category, message.filename, message.lineno),
+            "when": message.when,
+            "nodeid": message.nodeid,
+            "location": location,
+        }
+    )
+
+
+def _warning_category(name: str) -> type[Warning]:
+    """A warning class that is imported already: nothing is imported on a child's word."""
+    module_name, _, class_name = name.rpartition(".")
+    found = getattr(sys.modules.get(module_name), class_name, None)
+    return found if isinstance(found, type) and issubclass(found, Warning) else UserWarning
+
+
+class Capturing:
+    """Global capture on, and what it catches left for the next who reads it."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._manager = pytest_private.capture_manager(config)
+
+    def __enter__(self) -> None:
+        if self._manager is not None:
+            self._manager.resume_global_capture()
+
+    def __exit__(self, *_: object) -> None:
+        if self._manager is not None:
+            self._manager.suspend_global_capture(in_=False)
