@@ -68,7 +68,7 @@ def _prepare(item: pytest.Item, child: Child) -> None:
     fd = child.faulthandler_fd
     if faulthandler.is_enabled():
         faulthandler.enable(file=fd)
-    faulthandler.register(STACKS_SIGNAL, file=fd, all_threads=True)
+    faulthandler.register(STACKS_SIGNAL, file=fd, all_threads=True, chain=True)  # to the default: the end
     pytest_private.move_faulthandler(item.config, fd)
     pytest_private.fix_native_id()
     pytest_private.disown_set_up(item)

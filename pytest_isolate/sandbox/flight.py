@@ -43,9 +43,11 @@ from pytest_isolate.usage import CgroupUsage, Usage
 
 __all__ = ["STACKS_SIGNAL", "Child", "Flight", "Result"]
 
-#: Makes the child's faulthandler write all stacks. The last real-time signal: libraries take the first.
+#: Makes the child's faulthandler write all stacks and then ends it, which is how we know that the last line is
+#: written. The last real-time signal: libraries take the first.
 STACKS_SIGNAL = signal.SIGRTMAX
-STACKS_WAIT_S = 0.5
+#: How long that may take before the child is killed.
+STACKS_WAIT_S = 1.0
 #: How long a child may live after its channel closed before it counts as gone its own way.
 CLOSED_CHANNEL_S = 1.0
 #: How long processes that a test has left may take to end by themselves.
@@ -248,22 +250,11 @@ class Flight:
         self._ask_for_stacks()
 
     def _ask_for_stacks(self) -> None:
-        """Have the child write its stacks, even when it blocks every signal, and then end it."""
+        """Have the child write its stacks, even when it blocks every signal; it dies when they are written."""
         if self._entered and lib.isolate_interrupt(self._pid, STACKS_SIGNAL) != 0:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self._pid, STACKS_SIGNAL)  # ptrace is forbidden (Yama): works unless it is blocked
-        self._await_stacks(time.monotonic() + STACKS_WAIT_S, self._stacks_bytes())
-
-    def _await_stacks(self, deadline: float, seen_bytes: int) -> None:
-        """Until something was written and no more comes."""
-        written = self._stacks_bytes()
-        if time.monotonic() < deadline and (written == 0 or written != seen_bytes):
-            self._later(0.01, lambda: self._await_stacks(deadline, written))
-        else:
-            self._settle()
-
-    def _stacks_bytes(self) -> int:
-        return os.fstat(self._faulthandler_fd).st_size if self._faulthandler_fd >= 0 else 0
+        self._later(STACKS_WAIT_S, self._settle)
 
     def _check_cpu_time(self) -> None:
         limit = self.plan.limits.cpu_time_s
@@ -327,7 +318,7 @@ class Flight:
     @property
     def _over(self) -> bool:
         """The test has ended, or its end is decided."""
-        return self._ended or self._settling
+        return self._ended or self._settling or self._verdict is not None
 
     @property
     def _sandboxed(self) -> bool:
