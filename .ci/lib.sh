@@ -13,6 +13,8 @@ PYTEST_LIMIT=15m
 
 export DEBIAN_FRONTEND=noninteractive GIT_TERMINAL_PROMPT=0
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
+# Without bytecode each of the thousands of runs would compile, and pytest rewrite, all plugins anew.
+unset PYTHONDONTWRITEBYTECODE
 unset PYTEST_ADDOPTS PYTEST_PLUGINS PYTHONPATH VIRTUAL_ENV CC
 
 say() { printf -- '--- %s\n' "$*"; }
