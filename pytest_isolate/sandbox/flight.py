@@ -43,8 +43,8 @@ from pytest_isolate.usage import CgroupUsage, Usage
 
 __all__ = ["STACKS_SIGNAL", "Child", "Flight", "Result"]
 
-#: Makes the child's faulthandler write all stacks and then ends it, which is how we know that the last line is
-#: written. The last real-time signal: libraries take the first.
+#: Makes the child's faulthandler write all stacks and then ends it: so we know that the last line is there.
+#: The last real-time signal: libraries take the first.
 STACKS_SIGNAL = signal.SIGRTMAX
 #: How long that may take before the child is killed.
 STACKS_WAIT_S = 1.0
@@ -250,7 +250,7 @@ class Flight:
         self._ask_for_stacks()
 
     def _ask_for_stacks(self) -> None:
-        """Have the child write its stacks, even when it blocks every signal; it dies when they are written."""
+        """Have the child write its stacks, even when it blocks every signal, and then die."""
         if self._entered and lib.isolate_interrupt(self._pid, STACKS_SIGNAL) != 0:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self._pid, STACKS_SIGNAL)  # ptrace is forbidden (Yama): works unless it is blocked
