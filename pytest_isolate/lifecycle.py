@@ -9,6 +9,7 @@ import pytest
 from pytest_isolate import options
 from pytest_isolate.errors import SpecError
 from pytest_isolate.marker import spec_for, why_unprotected
+from pytest_isolate.settings import session_options
 
 if TYPE_CHECKING:
     from pytest_isolate.runner.session import IsolateSession
@@ -45,7 +46,7 @@ def configure(config: pytest.Config) -> None:
 
 def start(config: pytest.Config) -> None:
     """Start the reporters that cannot wait for an isolated item."""
-    if options.session_options(config).json_path is not None:
+    if session_options(config).json_path is not None:
         _report(config)  # that a file cannot be written is to be known before tests run
     if config.pluginmanager.hasplugin("dsession"):
         _start_controller(config)
@@ -57,7 +58,7 @@ def _start_controller(config: pytest.Config) -> None:
     from pytest_isolate.kernel.cgroups import prepare_leaf
 
     reporters.register_late(config)
-    if not options.session_options(config).off:
+    if not session_options(config).off:
         # On cgroup v2 limits need a cgroup without processes: workers are to be born in the leaf.
         config.add_cleanup(prepare_leaf())
 
@@ -108,7 +109,7 @@ def run_item(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     if isinstance(spec, SpecError):
         relay.refuse(item, nextitem, str(spec))
     else:
-        missing = options.session_options(item.config).missing
+        missing = session_options(item.config).missing
         relay.run_and_log(_session(item.config), item, nextitem, spec, missing)
     return True
 
@@ -125,7 +126,7 @@ def _session(config: pytest.Config) -> IsolateSession:
 
 def header(config: pytest.Config) -> str | None:
     """One line at the top when something is switched for the whole session."""
-    session = options.session_options(config)
+    session = session_options(config)
     if session.off:
         return "isolate: off, nothing is isolated (--isolate-off)"
     if session.isolate_all:

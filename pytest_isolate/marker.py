@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_isolate.errors import SpecError
-from pytest_isolate.options import MARKER, OPT_OUT_MARKER, build_spec, session_options
+from pytest_isolate.options import MARKER, OPT_OUT_MARKER
+from pytest_isolate.settings import build_spec, session_options
 from pytest_isolate.units import quoted
 
 if TYPE_CHECKING:

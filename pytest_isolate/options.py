@@ -1,20 +1,15 @@
 """One table of options; command line, ini keys, marker signature, error texts and docs come from it.
 
-Values stay as the user wrote them until a test needs them: a wrong one fails the tests that would use
-it, with its place, and never ends the session. ``spec.py`` is imported late, as its dataclasses cost
-milliseconds that a session without an isolated test must not pay.
+What a user has written is read in ``settings.py``.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
-from pytest_isolate.errors import SpecError
 from pytest_isolate.units import (
     format_cpus,
     format_duration,
@@ -23,7 +18,6 @@ from pytest_isolate.units import (
     parse_cpus,
     parse_duration,
     parse_size,
-    quoted,
 )
 from pytest_isolate.values import (
     Missing,
@@ -39,27 +33,20 @@ from pytest_isolate.values import (
     parse_user,
 )
 
-if TYPE_CHECKING:
-    from pytest_isolate.spec import Spec
-
 __all__ = [
     "MARKER",
     "OPTIONS",
     "OPT_OUT_MARKER",
-    "Missing",
+    "SESSION",
     "Option",
-    "SessionOptions",
     "add_markers",
     "add_options",
-    "build_spec",
     "docs_table",
-    "session_options",
 ]
 
 MARKER = "isolated"
 OPT_OUT_MARKER = "not_isolated"
 
-MarkerKwargs = Sequence[tuple[Mapping[str, object], str]]
 Place = Literal["cli", "ini", "marker"]
 EVERYWHERE: frozenset[Place] = frozenset(("cli", "ini", "marker"))
 SESSION: frozenset[Place] = frozenset(("cli", "ini"))
@@ -67,9 +54,6 @@ SESSION: frozenset[Place] = frozenset(("cli", "ini"))
 
 def _parse_missing(value: object) -> Missing:
     return member(Missing, value)
-
-
-# -- the table ------------------------------------------------------------------------------------------
 
 
 # Named tuples cost a session that isolates nothing a quarter of a dataclass's import time.
@@ -218,9 +202,6 @@ OPTIONS: tuple[Option, ...] = (
 )  # fmt: skip
 
 
-# -- what is generated from it --------------------------------------------------------------------------
-
-
 def add_options(parser: pytest.Parser) -> None:
     """Every command-line flag and ini key."""
     group = parser.getgroup("pytest-isolate-ns", "tests in a sandbox of their own (pytest-isolate-ns)")
@@ -277,134 +258,3 @@ def _ini_type(option: Option) -> Any:
         return "linelist"
     # Lets native TOML hold isolate_pids = 10; the union exists since pytest 9.2.
     return str | int | float if pytest.version_tuple >= (9, 2) else "string"
-
-
-# -- reading them ---------------------------------------------------------------------------------------
-
-
-class SessionOptions(NamedTuple):
-    """What holds for the whole session and no marker can change."""
-
-    isolate_all: bool
-    off: bool
-    missing: Missing
-    json_path: Path | None
-    top: int
-
-
-class _Setting(NamedTuple):
-    """An option as the session gives it: parsed, or with the problem that its users will meet."""
-
-    value: Any
-    origin: str = ""  #: empty: it is the default
-    problem: str = ""
-
-
-_SETTINGS = pytest.StashKey[dict[str, _Setting]]()
-_SESSION_OPTIONS = pytest.StashKey[SessionOptions]()
-
-
-def session_options(config: pytest.Config) -> SessionOptions:
-    """The session's options. Never raises: a wrong value fails tests (:func:`build_spec`), no session."""
-    if _SESSION_OPTIONS not in config.stash:
-        found = {option.name: _setting(config, option) for option in OPTIONS if option.where == SESSION}
-        path = found["json"].value
-        base = config.invocation_params.dir if found["json"].origin.startswith("--") else config.rootpath
-        config.stash[_SESSION_OPTIONS] = SessionOptions(
-            # Fail closed: with a wrong value every test counts as isolated, and fails with the reason.
-            isolate_all=bool(found["all"].problem) or found["all"].value,
-            off=found["off"].value,
-            missing=found["missing"].value,
-            json_path=None if path is None else base / path,
-            top=found["top"].value,
-        )
-    return config.stash[_SESSION_OPTIONS]
-
-
-def build_spec(config: pytest.Config, marker_kwargs: MarkerKwargs) -> Spec:
-    """The Spec of one test: marker keywords (closest marker first, each with its origin), then the session's.
-
-    Raises SpecError for an unknown keyword, a wrong value that counts here, or a wrong session option.
-    """
-    from pytest_isolate.spec import Limits, Spec
-
-    for keywords, origin in marker_kwargs:
-        _refuse_unknown(keywords, origin)
-    fields: dict[str, Any] = {}
-    limits: dict[str, Any] = {}
-    for option in OPTIONS:
-        setting = _from_markers(option, marker_kwargs) or _setting(config, option)
-        if setting.problem:
-            raise SpecError(setting.problem, origin=setting.origin)
-        if not setting.origin or option.where == SESSION:
-            continue
-        owner, _, name = option.field.rpartition(".")
-        (limits if owner else fields)[name] = _anchored(option.name, setting.value, config.rootpath)
-    if limits.get("memory_bytes") is not None:
-        limits.setdefault("swap_bytes", 0)
-    return Spec(limits=Limits(**limits), **fields)
-
-
-def _setting(config: pytest.Config, option: Option) -> _Setting:
-    settings = config.stash.setdefault(_SETTINGS, {})
-    if option.name not in settings:
-        settings[option.name] = _read_setting(config, option)
-    return settings[option.name]
-
-
-def _read_setting(config: pytest.Config, option: Option) -> _Setting:
-    raw: object = config.getoption(option.key, None)
-    origin = option.flag
-    try:
-        if raw is None:
-            origin = f"ini {option.key}"
-            raw = config.getini(option.key)
-        if raw is not None:
-            return _Setting(option.parse(raw), origin)
-        # The Spec has its own defaults; its module stays out of sessions that build none.
-        return _Setting(option.parse(option.default) if option.where == SESSION else option.default)
-    except (ValueError, TypeError, pytest.UsageError) as error:
-        # getini raises these, by pytest's version, for a value of a wrong type.
-        fallback = option.parse(option.default) if option.where == SESSION else None
-        return _Setting(fallback, origin, str(error))
-
-
-def _from_markers(option: Option, marker_kwargs: MarkerKwargs) -> _Setting | None:
-    for keywords, origin in marker_kwargs:
-        if option.name in keywords:
-            place = f"{origin}({option.name}=…)"
-            try:
-                return _Setting(option.parse(keywords[option.name]), place)
-            except ValueError as error:
-                return _Setting(None, place, str(error))
-    return None
-
-
-def _refuse_unknown(keywords: Mapping[str, object], origin: str) -> None:
-    known = {option.name: option for option in OPTIONS}
-    allowed = [option.name for option in OPTIONS if "marker" in option.where]
-    for name in keywords:
-        if name in allowed:
-            continue
-        if name in known:
-            cure = f"it is for the whole session: {known[name].flag} or ini {known[name].key}"
-            raise SpecError(f"{name} is not an option of a marker; {cure}", origin=origin)
-        import difflib  # only for someone who mistyped
-
-        near = difflib.get_close_matches(name, allowed)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise SpecError(f"unknown option {quoted(name)}; {hint}allowed: {', '.join(allowed)}", origin=origin)
-
-
-def _anchored(name: str, value: Any, rootdir: Path) -> Any:
-    """Relative paths of a Spec value made absolute, against the rootdir."""
-    from pytest_isolate.spec import Bind, DirectoryRootfs
-
-    def absolute(path: str) -> str:
-        return os.path.normpath(rootdir / path)
-
-    if name == "binds":
-        return tuple(
-            Bind(source=absolute(bind.source), target=bind.target, readonly=bind.readonly) for bind in value
-        )
-    return DirectoryRootfs(absolute(value.path)) if isinstance(value, DirectoryRootfs) else value

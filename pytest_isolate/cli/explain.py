@@ -11,14 +11,15 @@ from typing import Any, TextIO
 
 import pytest
 
-from pytest_isolate import lifecycle, options, units
+from pytest_isolate import lifecycle, units
 from pytest_isolate.errors import IsolateError, SpecError
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.marker import isolated_marks, spec_for, why_unprotected
-from pytest_isolate.options import MARKER, OPTIONS, Option
+from pytest_isolate.options import MARKER, OPT_OUT_MARKER, OPTIONS, Option
 from pytest_isolate.runner.session import IsolateSession
 from pytest_isolate.sandbox.plan import DEFAULT_TMP_SIZE_BYTES, Plan
 from pytest_isolate.sandbox.steps import describe
+from pytest_isolate.settings import session_options
 from pytest_isolate.spec import Bind, DirectoryRootfs, Environment, EnvMode, HostRootfs, Limits, Spec
 
 __all__ = ["explain"]
@@ -76,10 +77,10 @@ def _not_isolated(item: pytest.Item) -> Iterator[str]:
         yield f"mark it with @pytest.mark.{MARKER}, or run pytest with --isolate-all, to isolate it"
         return
     _, reason = unprotected
-    if options.session_options(item.config).off:
+    if session_options(item.config).off:
         yield f"{item.nodeid} is not isolated: --isolate-off is in force; leave it away to isolate the test"
     else:
-        mark = f"@pytest.mark.{options.OPT_OUT_MARKER}"
+        mark = f"@pytest.mark.{OPT_OUT_MARKER}"
         yield f"{item.nodeid} is not isolated: {mark} says {reason!r}; remove the mark to isolate the test"
 
 
@@ -114,7 +115,7 @@ def _missing(item: pytest.Item, session: IsolateSession, plan: Plan) -> Iterator
     if not missing:
         yield "nothing that it needs is missing here"
         return
-    mode = options.session_options(item.config).missing.value
+    mode = session_options(item.config).missing.value
     yield f"Missing here, with --isolate-missing={mode}:"
     yield from dict.fromkeys(f"  - {error}" for error in missing)
 

@@ -41,10 +41,10 @@ class _Waiting:
 
 
 def _register(config: pytest.Config) -> Collector:
-    from pytest_isolate.options import session_options
     from pytest_isolate.reporters.collect import Collector
     from pytest_isolate.reporters.jsonlines import JsonLines
     from pytest_isolate.reporters.terminal import TerminalSection
+    from pytest_isolate.settings import session_options
 
     options = session_options(config)
     json_lines = JsonLines(options.json_path) if options.json_path is not None else None

@@ -22,6 +22,7 @@ LAYERS = {
     "sandbox": 3,
     "runner": 4,
     "options": 5,
+    "settings": 5,
     "marker": 5,
     "hookspecs": 5,
     "lifecycle": 5,
@@ -83,4 +84,4 @@ def test_nobody_imports_the_plugin(name: str, path: Path) -> None:
 
 
 def test_modules_stay_small() -> None:
-    assert {name: n for name, path in modules() if (n := len(path.read_text().splitlines())) > 430} == {}
+    assert {name: n for name, path in modules() if (n := len(path.read_text().splitlines())) > 420} == {}

@@ -5,7 +5,7 @@ import pytest
 from pytest_isolate import options
 from pytest_isolate.errors import SpecError
 from pytest_isolate.marker import opted_out, spec_for
-from pytest_isolate.options import session_options
+from pytest_isolate.settings import session_options
 from pytest_isolate.spec import Limits, Network, Spec
 
 MIB = 2**20

@@ -12,7 +12,8 @@ import pytest
 
 from pytest_isolate import options
 from pytest_isolate.errors import SpecError
-from pytest_isolate.options import OPTIONS, Missing, Option, build_spec, docs_table, session_options
+from pytest_isolate.options import OPTIONS, Option, docs_table
+from pytest_isolate.settings import SessionOptions, build_spec, session_options
 from pytest_isolate.spec import (
     Bind,
     DirectoryRootfs,
@@ -24,6 +25,7 @@ from pytest_isolate.spec import (
     Spec,
     User,
 )
+from pytest_isolate.values import Missing
 
 BY_NAME = {option.name: option for option in OPTIONS}
 ORIGIN = "@pytest.mark.isolated"
@@ -144,7 +146,7 @@ def test_nothing_given_is_the_plain_spec(tiny: pytest.Pytester) -> None:
 def test_fields_exist() -> None:
     fields = {f"limits.{field.name}" for field in dataclasses.fields(Limits)}
     fields |= {field.name for field in dataclasses.fields(Spec)} - {"limits"}
-    fields |= {f"session.{field}" for field in options.SessionOptions._fields}
+    fields |= {f"session.{field}" for field in SessionOptions._fields}
     assert sorted(fields) == sorted(option.field for option in OPTIONS)
 
 
