@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pytest_isolate.errors import IsolateError, SpecError, UnsupportedError
     from pytest_isolate.outcome import Outcome
     from pytest_isolate.runner.isolation import Isolation
-    from pytest_isolate.runner.relay import Sandbox
+    from pytest_isolate.runner.voyage import Sandbox
     from pytest_isolate.spec import Limits, Network, Spec, User
     from pytest_isolate.usage import CgroupUsage, Usage
 
@@ -38,7 +38,7 @@ _HOMES = {
     "Limits": "spec",
     "Network": "spec",
     "Outcome": "outcome",
-    "Sandbox": "runner.relay",
+    "Sandbox": "runner.voyage",
     "Spec": "spec",
     "SpecError": "errors",
     "UnsupportedError": "errors",

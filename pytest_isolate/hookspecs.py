@@ -8,7 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_isolate.outcome import Outcome
-    from pytest_isolate.runner.relay import Sandbox
+    from pytest_isolate.runner.voyage import Sandbox
     from pytest_isolate.spec import Spec
     from pytest_isolate.usage import Usage
 

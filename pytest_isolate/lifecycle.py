@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_isolate.runner.session import IsolateSession
     from pytest_isolate.spec import Spec
 
-__all__ = ["configure", "header", "plan_items", "planned", "refuse_rivals", "run_item", "start"]
+__all__ = ["configure", "finish", "header", "plan_items", "planned", "refuse_rivals", "run_item", "start"]
 
 _SPEC: pytest.StashKey[Spec | SpecError] = pytest.StashKey()
 _SESSION = pytest.StashKey["IsolateSession"]()
@@ -119,9 +119,20 @@ def _session(config: pytest.Config) -> IsolateSession:
     if session is None:
         from pytest_isolate.runner.session import IsolateSession
 
-        session = config.stash[_SESSION] = IsolateSession(config)
+        session = config.stash[_SESSION] = IsolateSession(
+            config, spec_of=planned, fresh_fixtures=session_options(config).fresh_fixtures
+        )
         config.add_cleanup(session.close)
     return session
+
+
+def finish(config: pytest.Config) -> None:
+    """The tests are over; a sandbox may still hold fixtures of the last ones."""
+    session = config.stash.get(_SESSION, None)
+    if session is not None:
+        from pytest_isolate.runner import relay
+
+        relay.finish(session)
 
 
 def header(config: pytest.Config) -> str | None:

@@ -26,10 +26,13 @@ from pytest_isolate.values import (
     parse_binds,
     parse_bool,
     parse_env,
+    parse_fixtures,
     parse_hostname,
     parse_network,
     parse_optional_path,
+    parse_patterns,
     parse_rootfs,
+    parse_scope,
     parse_user,
 )
 
@@ -176,6 +179,23 @@ OPTIONS: tuple[Option, ...] = (
         name="user", field="user", metavar="caller|root|host-root", parse=parse_user, default="caller",
         help="caller: your own uid and gid; root: they look like 0; host-root: no user namespace, "
         "which needs pytest to run as root",
+    ),
+    Option(
+        name="scope", field="scope", metavar="function|class|module", parse=parse_scope, default="function",
+        help="function: a sandbox for each test; class, module: one for the consecutive tests of a class or "
+        "module, whose fixtures of that scope are set up in it",
+    ),
+    Option(
+        name="fixtures", field="fixtures", metavar="shared|fresh", parse=parse_fixtures, default="shared",
+        help="shared: fixtures of a wider scope than the sandbox's are set up once, outside, and inherited; "
+        "fresh: all fixtures are set up in each sandbox",
+    ),
+    Option(
+        name="fresh_fixtures", field="session.fresh_fixtures", form="lines", metavar="PATTERN",
+        parse=parse_patterns, default=(), default_text="none", where=SESSION,
+        help="names of fixtures, as in *_loop, that every sandbox sets up for itself, and what depends on "
+        "them; async fixtures and the event loops of pytest-asyncio are so without being named; "
+        "repeat the flag, one per line in ini",
     ),
     Option(
         name="all", field="session.isolate_all", form="flag", parse=parse_bool, default=False, where=SESSION,

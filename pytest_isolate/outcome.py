@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from signal import SIGXCPU
 
 __all__ = [
     "ChannelBroken",
@@ -14,6 +16,7 @@ __all__ = [
     "SetupFailed",
     "Signaled",
     "TimedOut",
+    "from_wait_status",
 ]
 
 
@@ -79,3 +82,14 @@ class ChannelBroken:
 Outcome = (
     Completed | Exited | Signaled | TimedOut | CpuTimeExceeded | OutOfMemory | SetupFailed | ChannelBroken
 )
+
+
+def from_wait_status(status: int | None, cpu_time_s: float | None) -> Outcome:
+    """Of a child that ended without a word, under a limit of processor time or none."""
+    if status is None:
+        return ChannelBroken("the test's exit status went to somebody else: SIGCHLD is ignored")
+    if os.WIFSIGNALED(status):
+        if os.WTERMSIG(status) == SIGXCPU and cpu_time_s is not None:
+            return CpuTimeExceeded(cpu_time_s, cpu_time_s)
+        return Signaled(os.WTERMSIG(status))
+    return Exited(os.WEXITSTATUS(status))

@@ -39,6 +39,11 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return lifecycle.run_item(item, nextitem)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    lifecycle.finish(session.config)
+
+
 def pytest_report_header(config: pytest.Config) -> str | None:
     return lifecycle.header(config)
 

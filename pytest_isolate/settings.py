@@ -35,6 +35,7 @@ class SessionOptions(NamedTuple):
     missing: Missing
     json_path: Path | None
     top: int
+    fresh_fixtures: tuple[str, ...]
 
 
 class _Setting(NamedTuple):
@@ -62,6 +63,7 @@ def session_options(config: pytest.Config) -> SessionOptions:
             missing=found["missing"].value,
             json_path=None if path is None else base / path,
             top=found["top"].value,
+            fresh_fixtures=found["fresh_fixtures"].value,
         )
     return config.stash[_SESSION_OPTIONS]
 

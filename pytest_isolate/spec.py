@@ -10,10 +10,12 @@ __all__ = [
     "DirectoryRootfs",
     "EnvMode",
     "Environment",
+    "Fixtures",
     "HostRootfs",
     "Limits",
     "Network",
     "Rootfs",
+    "Scope",
     "Spec",
     "User",
 ]
@@ -32,6 +34,21 @@ class User(Enum):
     CALLER = "caller"  #: a user namespace with the caller's own uid and gid mapped to themselves
     ROOT = "root"  #: a user namespace where the caller's uid and gid are seen as 0
     HOST_ROOT = "host-root"  #: no user namespace; only where pytest itself runs as root
+
+
+class Scope(Enum):
+    """How many tests share a sandbox."""
+
+    FUNCTION = "function"  #: each has its own
+    CLASS = "class"  #: consecutive tests of a class; a test outside of one has its own
+    MODULE = "module"  #: consecutive tests of a module
+
+
+class Fixtures(Enum):
+    """Where fixtures of a wider scope than the sandbox's are set up."""
+
+    SHARED = "shared"  #: in pytest, once, as without isolation; tests inherit them
+    FRESH = "fresh"  #: in each sandbox anew
 
 
 class EnvMode(Enum):
@@ -99,3 +116,5 @@ class Spec:
     env: Environment = field(default_factory=Environment)
     hostname: str = "isolated"
     user: User = User.CALLER
+    scope: Scope = Scope.FUNCTION
+    fixtures: Fixtures = Fixtures.SHARED

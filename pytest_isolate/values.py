@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pytest_isolate.units import quoted
 
 if TYPE_CHECKING:
-    from pytest_isolate.spec import Bind, Environment, EnvMode, Network, Rootfs, User
+    from pytest_isolate.spec import Bind, Environment, EnvMode, Fixtures, Network, Rootfs, Scope, User
 
 __all__ = [
     "Missing",
@@ -24,11 +24,14 @@ __all__ = [
     "parse_binds",
     "parse_bool",
     "parse_env",
+    "parse_fixtures",
     "parse_hostname",
     "parse_network",
     "parse_optional_path",
     "parse_path",
+    "parse_patterns",
     "parse_rootfs",
+    "parse_scope",
     "parse_user",
 ]
 
@@ -82,6 +85,18 @@ def parse_user(value: object) -> User:
     return member(User, value)
 
 
+def parse_scope(value: object) -> Scope:
+    from pytest_isolate.spec import Scope
+
+    return member(Scope, value)
+
+
+def parse_fixtures(value: object) -> Fixtures:
+    from pytest_isolate.spec import Fixtures
+
+    return member(Fixtures, value)
+
+
 def parse_bool(value: object) -> bool:
     if isinstance(value, bool):
         return value
@@ -108,6 +123,10 @@ def parse_rootfs(value: object) -> Rootfs:
         return DirectoryRootfs(parse_path(value))
     except ValueError:
         raise ValueError(f"{quoted(value)} is not 'host' or a directory") from None
+
+
+def parse_patterns(value: object) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_lines(value, "NAME or a pattern, as in *_loop")))
 
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"

@@ -14,12 +14,13 @@ from typing import NoReturn, TextIO
 from pytest_isolate.errors import IsolateError
 from pytest_isolate.kernel.features import Feature, explain_failure, probe
 from pytest_isolate.kernel.host import Host
-from pytest_isolate.outcome import Completed, SetupFailed
-from pytest_isolate.sandbox.flight import Child, Result
+from pytest_isolate.outcome import Completed, Outcome, SetupFailed
 from pytest_isolate.sandbox.launch import Launcher
-from pytest_isolate.sandbox.messages import End, Entered
+from pytest_isolate.sandbox.messages import End, Entered, Message
 from pytest_isolate.sandbox.plan import Workspace, make_plan
+from pytest_isolate.sandbox.roles import Child, Result
 from pytest_isolate.spec import Limits, Spec
+from pytest_isolate.usage import Usage
 
 __all__ = ["SCHEMA", "doctor", "whole_sandbox"]
 
@@ -61,15 +62,14 @@ def _run_in_sandbox(host: Host) -> tuple[str, str]:
         cwd=cwd, project=(cwd,), interpreter=tuple({sys.prefix, sys.base_prefix}), writable=()
     )
     plan = make_plan(Spec(limits=Limits(timeout_s=PATIENCE_S)), host, workspace)
-    results: list[Result] = []
+    ending = _Ending()
     launcher = Launcher(host)
     try:
-        launcher.start(plan, body=_report_in, on_message=lambda _: None, on_done=results.append)
-        while not results:
-            launcher.loop.run_once()
+        launcher.start(plan, body=_report_in, listener=ending)
+        launcher.loop.run_until(lambda: ending.outcome is not None)
     finally:
         launcher.close()
-    match results[0].outcome:
+    match ending.outcome:
         case Completed():
             return "", ""
         case SetupFailed(step, errno, message) if errno:
@@ -79,6 +79,22 @@ def _run_in_sandbox(host: Host) -> tuple[str, str]:
             return f"{step}: {message}", ""
         case outcome:
             return f"a process in it ended with {outcome}", ""
+
+
+class _Ending:
+    """Waits for how a flight ends; a Listener."""
+
+    def __init__(self) -> None:
+        self.outcome: Outcome | None = None
+
+    def take(self, message: Message) -> None:
+        """That it was entered, which says nothing yet."""
+
+    def test_ended(self, usage: Usage) -> None:
+        raise AssertionError("no second test was promised")
+
+    def done(self, result: Result) -> None:
+        self.outcome = result.outcome
 
 
 def _report_in(child: Child) -> NoReturn:

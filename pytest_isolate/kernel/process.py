@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import struct
+import warnings
 from enum import IntEnum
 
 from pytest_isolate.syscalls._native import lib
 from pytest_isolate.syscalls.program import Program
 
-__all__ = ["ROOT_CAPABILITIES", "Capability", "effective_capabilities", "mask", "seal"]
+__all__ = ["ROOT_CAPABILITIES", "Capability", "effective_capabilities", "fork", "mask", "seal"]
 
 CAPABILITY_VERSION_3 = 0x20080522
 
@@ -72,6 +73,14 @@ def seal(program: Program) -> None:
     program.call("prctl", lib.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     program.call("prctl", lib.PR_SET_DUMPABLE, 0, 0, 0, 0)
     program.call("prctl", lib.PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
+def fork() -> int:
+    with warnings.catch_warnings():
+        # CPython 3.12 warns of forks with threads around. The child runs Python code that does not wait for
+        # any of them, and glibc's fork takes the locks that matter (malloc).
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def wait_for_exit(pid: int) -> int | None:

@@ -20,19 +20,26 @@ def _current() -> Any:
     return cls.current() if cls is not None and hasattr(cls, "current") else None
 
 
+_collected: dict[tuple[str, str], set[Any]] = {}
+
+
 def collect() -> list[Coverage]:
-    """In the child, at the end: stop measuring and give what was measured, one message per context."""
+    """In the child, after each test: what was measured since the last call, one message per context."""
     cov = _current()
     if cov is None:
         return []
-    cov.stop()
     data = cov.get_data()
     has_arcs = bool(data.has_arcs())
     messages = []
     for context in sorted(data.measured_contexts()):
         data.set_query_context(context)
         read = data.arcs if has_arcs else data.lines
-        files = {name: found for name in data.measured_files() if (found := read(name))}
+        files = {}
+        for name in data.measured_files():
+            known = _collected.setdefault((context, name), set())
+            if new := set(read(name) or ()) - known:
+                known |= new
+                files[name] = sorted(new)
         messages.append(Coverage(context, has_arcs, files))
     return messages
 

@@ -6,30 +6,49 @@ release of pytest that moves one is met there and not in a user's suite.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
 from _pytest.capture import CaptureManager
+from _pytest.compat import NOTSET
 from _pytest.faulthandler import fault_handler_stderr_fd_key
-from _pytest.skipping import evaluate_xfail_marks
+from _pytest.fixtures import SubRequest, TopRequest
+from _pytest.logging import LogCaptureHandler, catching_logs
+from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks
 
 __all__ = [
+    "Held",
     "LongRepr",
     "capture_manager",
-    "disown_set_up",
+    "catch_log",
+    "disown_fixture",
+    "disown_nodes",
     "divert_hooks",
     "ensure_basetemp",
+    "find_fixture",
     "fix_native_id",
+    "has_fixtures",
+    "held_fixtures",
+    "is_skipped_by_mark",
     "long_repr",
     "move_faulthandler",
+    "never_free",
     "read_capture",
+    "remembers",
+    "replay_log",
+    "request_from",
+    "request_of",
     "restore_subtest",
-    "set_up_shared",
+    "scope_of_parameter",
+    "set_up_fixture",
+    "set_up_nodes",
     "tear_down_to",
     "xfail_reason",
 ]
@@ -47,60 +66,142 @@ def ensure_basetemp(config: pytest.Config) -> Path | None:
     return factory.getbasetemp() if factory is not None else None
 
 
-def set_up_shared(item: pytest.Item) -> None:
-    """Set up, here and now, the collectors above ``item`` and its fixtures of higher scope than function.
+class Held(NamedTuple):
+    """A fixture that is set up, and the node at whose end it is torn down."""
 
-    In the order of plain pytest: ``fixturenames`` is sorted by scope. What fails is remembered by the
-    fixture or the collector, and is raised again where ``item`` meets it.
-    ``Session._setupstate`` (runner.py), ``FixtureRequest._get_active_fixturedef``, ``FixtureDef._scope``
-    and ``Function._fixtureinfo`` (fixtures.py), the same since pytest 8.1. A request wants its item to be
-    active (since 9.1), so the item is on the stack for as long as this takes.
+    definition: pytest.FixtureDef[Any]
+    node: pytest.Item | pytest.Collector
+
+
+def set_up_nodes(node: pytest.Item | pytest.Collector) -> None:
+    """Set up the collectors from the session down to ``node``; raises what one of them raises, or raised.
+
+    ``Session._setupstate`` (runner.py): ``stack`` maps each active node to (finalizers, exception).
     """
-    state: Any = item.session._setupstate
-    shared = _shared_fixtures(item)
+    state: Any = node.session._setupstate
+    if node not in state.stack:
+        state.setup(node)
+    elif (failure := state.stack[node][1]) is not None:
+        raise failure[0].with_traceback(failure[1])
+
+
+def remembers(session: pytest.Session, error: BaseException) -> bool:
+    """Whether pytest will raise ``error`` again, from a node or a fixture whose set-up has failed.
+
+    ``FixtureDef.cached_result`` (fixtures.py) is (value, cache key, (exception, traceback) or None).
+    """
+    failures: list[Any] = [failure for _, failure in session._setupstate.stack.values()]
+    failures += [d.cached_result[2] for d, _ in held_fixtures(session) if d.cached_result is not None]
+    return any(failure is not None and failure[0] is error for failure in failures)
+
+
+@contextlib.contextmanager
+def request_of(item: pytest.Item) -> Iterator[Any]:
+    """A request for fixtures of ``item``, which counts as active for as long as this lasts.
+
+    Not the item's own, which remembers the definitions it has found: the child starts with that one.
+    ``TopRequest`` (fixtures.py, since 8.0) wants its item on the stack since 9.1.
+    """
+    stack: Any = item.session._setupstate.stack
+    added = [node for node in item.listchain() if node not in stack]
+    for node in added:
+        stack[node] = ([], None)
     try:
-        assert item.parent is not None
-        state.setup(item.parent)
-        if not shared:
-            return
-        state.stack[item] = ([], None)
-        try:
-            for name in shared:
-                item._request._get_active_fixturedef(name)  # type: ignore[attr-defined]
-        finally:
-            del state.stack[item]
-    except (pytest.exit.Exception, KeyboardInterrupt):
-        raise
-    except (Exception, pytest.skip.Exception, pytest.fail.Exception):
-        # Cached by pytest in the FixtureDef or the SetupState: the child meets it again, and reports it.
-        return
+        yield TopRequest(item, _ispytest=True)  # type: ignore[arg-type]
+    finally:
+        for node in reversed(added):
+            del stack[node]
 
 
-def _shared_fixtures(item: pytest.Item) -> list[str]:
-    info = getattr(item, "_fixtureinfo", None)
-    if info is None or not hasattr(item, "_request"):
-        return []  # not a Python test
-    shared = []
-    for name in info.names_closure:
-        definitions = info.name2fixturedefs.get(name)
-        if definitions and definitions[-1]._scope.value != "function":
-            shared.append(name)
-    return shared
+def request_from(request: Any, definition: pytest.FixtureDef[Any]) -> Any:
+    """The request that ``definition`` would get, for what it asks of others. ``SubRequest`` (fixtures.py)."""
+    return SubRequest(request, definition._scope, NOTSET, 0, definition, _ispytest=True)
 
 
-def disown_set_up(item: pytest.Item) -> None:
-    """In the child: what the parent has set up is the parent's to tear down.
+def set_up_fixture(request: Any, name: str) -> None:
+    """``FixtureRequest._get_active_fixturedef`` (fixtures.py): as ``getfixturevalue``, without the value."""
+    request._get_active_fixturedef(name)
 
-    ``SetupState.stack`` maps each active node to (finalizers, exception) (runner.py); a FixtureDef keeps its
-    own finalizers in ``_finalizers`` (fixtures.py).
+
+def has_fixtures(item: pytest.Item) -> bool:
+    """Whether it is a Python test or a doctest, which have ``_request`` and ``_fixtureinfo``."""
+    return hasattr(item, "_request") and hasattr(item, "_fixtureinfo")
+
+
+def find_fixture(item: pytest.Item, name: str, level: int) -> pytest.FixtureDef[Any] | None:
+    """What ``item`` gets by a fixture's name, or what that overrides, ``level`` times.
+
+    ``FuncFixtureInfo.name2fixturedefs`` (fixtures.py): from the farthest to the closest.
     """
-    stack = item.session._setupstate.stack
-    for node, (_, exception) in [*stack.items()]:
-        stack[node] = ([], exception)
-    info = getattr(item, "_fixtureinfo", None)
-    for definitions in info.name2fixturedefs.values() if info is not None else ():
-        for definition in definitions:
-            definition._finalizers.clear()
+    definitions = item._fixtureinfo.name2fixturedefs.get(name, ())  # type: ignore[attr-defined]
+    return definitions[-1 - level] if level < len(definitions) else None
+
+
+def scope_of_parameter(item: pytest.Item, name: str) -> str | None:
+    """The scope at which a fixture's parameter changes; None if it has none.
+
+    It counts in place of the fixture's own (``FixtureRequest._get_active_fixturedef``).
+    ``CallSpec._arg2scope`` (python.py, since 8.0).
+    """
+    callspec = getattr(item, "callspec", None)
+    return callspec._arg2scope[name].value if callspec is not None and name in callspec.params else None
+
+
+def held_fixtures(session: pytest.Session) -> list[Held]:
+    """All fixtures that are set up, failed ones included, in that order.
+
+    ``FixtureDef.execute`` leaves ``partial(self.finish, request)`` with its node (fixtures.py, since 3.5).
+    """
+    held = []
+    for node, (finalizers, _) in session._setupstate.stack.items():
+        for finalizer in finalizers:
+            owner = getattr(getattr(finalizer, "func", None), "__self__", None)
+            if isinstance(owner, pytest.FixtureDef) and owner.cached_result is not None:
+                held.append(Held(owner, node))  # type: ignore[arg-type]
+    return held
+
+
+_never_freed: list[object] = []
+
+
+def never_free(*objects: object) -> None:
+    """In the child, for what the parent will finish: were it freed here, generators would run their
+    ``finally``, and event loops would close what is the parent's too."""
+    _never_freed.extend(objects)
+
+
+def disown_nodes(session: pytest.Session, kept: Collection[Any]) -> None:
+    """In the child: those set up by the parent are not torn down here; others than ``kept`` are as if not set
+    up at all."""
+    stack: Any = session._setupstate.stack
+    for node, (finalizers, exception) in [*stack.items()]:
+        never_free(finalizers)
+        if node in kept:
+            stack[node] = ([], exception)
+        else:
+            del stack[node]
+
+
+def disown_fixture(definition: pytest.FixtureDef[Any], *, forget: bool) -> None:
+    """In the child: the parent's fixture is not torn down here, and is set up again if it is to be forgotten.
+
+    A FixtureDef keeps its own finalizers in ``_finalizers`` (fixtures.py).
+    """
+    never_free([*definition._finalizers], definition.cached_result)
+    definition._finalizers.clear()
+    if forget:
+        definition.cached_result = None
+
+
+def is_skipped_by_mark(item: pytest.Item) -> bool:
+    """Whether pytest will not even set the item up. ``evaluate_skip_marks`` (skipping.py, since 6.0)."""
+    try:
+        if evaluate_skip_marks(item) is not None:
+            return True
+        xfail = evaluate_xfail_marks(item)
+    except (Exception, pytest.fail.Exception):  # a broken condition: the child reports it
+        return True
+    return xfail is not None and not xfail.run and not item.config.getoption("runxfail", False)
 
 
 def tear_down_to(session: pytest.Session, nextitem: pytest.Item | None) -> None:
@@ -159,6 +260,29 @@ def read_capture(config: pytest.Config) -> tuple[str, str]:
         return "", ""
     captured = manager.read_global_capture()
     return captured.out, captured.err
+
+
+@contextlib.contextmanager
+def catch_log(config: pytest.Config) -> Iterator[list[logging.LogRecord]]:
+    """The records that the report of a phase would show; gives the list, which fills.
+
+    ``LoggingPlugin.log_level``, ``catching_logs``, ``LogCaptureHandler`` (logging.py, since 6.0).
+    """
+    plugin: Any = config.pluginmanager.getplugin("logging-plugin")
+    if plugin is None:
+        yield []
+        return
+    with catching_logs(LogCaptureHandler(), level=plugin.log_level) as handler:
+        yield handler.records
+
+
+def replay_log(records: list[logging.LogRecord]) -> None:
+    """In a phase of a test: as if it had been logged just now, for reports and ``caplog`` only."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LogCaptureHandler):
+            for record in records:
+                if record.levelno >= handler.level:
+                    handler.handle(record)
 
 
 def move_faulthandler(config: pytest.Config, fd: int) -> None:

@@ -33,6 +33,7 @@ def attach(
     usage: Usage,
     evidence: Evidence,
     worker: str,
+    sandbox: str | None = None,
     start_ts: float,
 ) -> None:
     """Add a property ``isolate.<field>`` to every report for each field that was measured."""
@@ -50,6 +51,7 @@ def attach(
         "violations": None,
         "enforced": json.dumps(evidence.to_dict(), separators=(",", ":")),
         "worker": worker,
+        "sandbox": sandbox,
         "start_ts": round(start_ts, 3),
     }
     # pytest keeps every report: the names at least are the same strings for all of them.
@@ -83,6 +85,7 @@ FIELDS = (
     "violations",
     "enforced",
     "worker",
+    "sandbox",
     "start_ts",
 )
 

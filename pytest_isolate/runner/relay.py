@@ -1,12 +1,10 @@
-"""The parent's side: send one item on its way, take its messages, and replay them as pytest's own reports."""
+"""The parent's side of one item: into a sandbox with it, and what happens there replayed as its reports."""
 
 from __future__ import annotations
 
 import faulthandler
 import os
-import sys
 import time
-from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -14,48 +12,16 @@ from pytest_isolate.errors import IsolateError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel.features import explain_failure
 from pytest_isolate.outcome import ChannelBroken, Completed, Outcome, SetupFailed
-from pytest_isolate.runner import coverage_data, pytest_private, record, replay, synthesize, worker
-from pytest_isolate.runner.isolation import Isolation
+from pytest_isolate.runner import coverage_data, pytest_private, record, replay, synthesize
 from pytest_isolate.runner.session import IsolateSession
-from pytest_isolate.sandbox.channel import ChildEnd
-from pytest_isolate.sandbox.flight import Result
-from pytest_isolate.sandbox.messages import (
-    Coverage,
-    Entered,
-    ExitRequested,
-    InternalFailure,
-    Interrupted,
-    Message,
-    Report,
-    StopRequested,
-    WarningRecorded,
-)
-from pytest_isolate.sandbox.plan import Plan
+from pytest_isolate.runner.transcript import Transcript
+from pytest_isolate.runner.voyage import Voyage
+from pytest_isolate.sandbox.messages import ExitRequested, InternalFailure, Interrupted, WarningRecorded
 from pytest_isolate.spec import Spec
 from pytest_isolate.usage import Usage
 from pytest_isolate.values import Missing
 
-__all__ = ["Sandbox", "refuse", "run_and_log"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sandbox:
-    """What ``pytest_isolate_sandbox_ready`` gets: the live sandbox of one test."""
-
-    spec: Spec
-    cgroup_paths: tuple[str, ...]
-    enforced: Evidence
-
-
-@dataclass(slots=True)
-class Transcript:
-    """What a child said, in order, as far as it is to be replayed."""
-
-    replay: list[Report | WarningRecorded] = field(default_factory=list)
-    ending: ExitRequested | Interrupted | InternalFailure | None = None
-    stop: StopRequested | None = None
-    coverage: list[Coverage] = field(default_factory=list)
-    evidence: Evidence = field(default_factory=Evidence)
+__all__ = ["finish", "refuse", "run_and_log"]
 
 
 def run_and_log(
@@ -66,14 +32,66 @@ def run_and_log(
     missing: Missing,
 ) -> None:
     """All that ``pytest_runtest_protocol`` does for an isolated item."""
-    plan = session.plan_for(spec)
-    if missing is not Missing.FAIL:
-        unsupported = session.unsupported(plan)
-        if unsupported and missing is Missing.SKIP:
+    if missing is Missing.SKIP:
+        unsupported = session.unsupported(session.plan_for(spec))
+        if unsupported:
             refuse(item, nextitem, "; ".join(map(str, unsupported)), skip=True)
             return
-        plan = session.degrade(plan)
-    _ItemRun(session, item, nextitem, plan).run()
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    _cancel_timeout(item)
+    log = _ItemLog(session, item, nextitem)
+    try:
+        voyage = _board(session, item, nextitem, spec, missing)
+        voyage.wait()
+    except (IsolateError, OSError) as error:
+        # What this test asks for is not to be had, or the machine is out of something: its error alone.
+        session.voyage = None
+        log.write_refusal(str(error))
+    else:
+        log.write(voyage)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    log.hand_on()
+
+
+def _board(
+    session: IsolateSession, item: pytest.Item, nextitem: pytest.Item | None, spec: Spec, missing: Missing
+) -> Voyage:
+    """The sandbox that waits for ``item``, or a new one."""
+    voyage = session.voyage
+    if voyage is not None and voyage.awaits(item):
+        voyage.go_on(item, nextitem)
+        return voyage
+    if voyage is not None:
+        _leave(voyage, item)
+    voyage = session.voyage = Voyage(session, item, spec)
+    voyage.prepare(item, nextitem)
+    plan = session.plan_for(spec)  # not before: a fixture may have changed the working directory
+    voyage.start(session.degrade(plan) if missing is Missing.DEGRADE else plan, nextitem)
+    return voyage
+
+
+def _leave(voyage: Voyage, item: pytest.Item) -> None:
+    """``item`` needs a sandbox of its own; say so if it should have shared this one."""
+    if not voyage.is_over:
+        _end(voyage)
+    elif voyage.run.nextitem is item and not isinstance(voyage.run.outcome, Completed | None):
+        why = synthesize.explain(voyage.run.outcome)
+        text = f"the sandbox that this test was to share ended before it ({why}); it runs in a new one"
+        item.warn(pytest.PytestWarning(text))
+
+
+def finish(session: IsolateSession) -> None:
+    """At the end of the session: if it ended among the tests of a sandbox, tear down what that holds."""
+    if session.voyage is not None and not session.voyage.is_over:
+        _end(session.voyage)
+
+
+def _end(voyage: Voyage) -> None:
+    item, transcript = voyage.run.item, voyage.run.transcript
+    told = transcript.position
+    voyage.finish()
+    for report in replay.rebuild_all(item, transcript, start=told):
+        item.ihook.pytest_runtest_logreport(report=report)
 
 
 def refuse(item: pytest.Item, nextitem: pytest.Item | None, message: str, *, skip: bool = False) -> None:
@@ -95,144 +113,53 @@ def refuse(item: pytest.Item, nextitem: pytest.Item | None, message: str, *, ski
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
 
-class _ItemRun:
-    def __init__(
-        self, session: IsolateSession, item: pytest.Item, nextitem: pytest.Item | None, plan: Plan
-    ) -> None:
+class _ItemLog:
+    """What is logged of one item that was run, or was to be."""
+
+    def __init__(self, session: IsolateSession, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         self._session = session
         self._item = item
         self._nextitem = nextitem
-        self._plan = plan
         self._transcript = Transcript()
-        self._result: Result | None = None
-        self._cgroup_paths: tuple[str, ...] = ()
-        self._shared_s = 0.0
         self._start_ts = time.time()
 
-    def run(self) -> None:
-        item = self._item
-        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        _cancel_timeout(item)
-        self._set_up_shared()
-        try:
-            self._fly()
-        except (IsolateError, OSError) as error:
-            # What this test asks for is not to be had, or the machine is out of something: its error alone.
-            reports = synthesize.refusal(item, str(error))
-            outcome: Outcome = SetupFailed("start the sandbox", 0, str(error))
-            usage = Usage()
-        else:
-            assert self._result is not None
-            reports, outcome = self._reports(self._result)
-            usage = self._result.usage
-        self._log(reports, outcome, usage)
-        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-        self._hand_on()
+    def write_refusal(self, message: str) -> None:
+        reports = synthesize.refusal(self._item, message)
+        self._log(reports, SetupFailed("start the sandbox", 0, message), Usage(), None)
 
-    # ---- the flight -----------------------------------------------------------------------------
+    def write(self, voyage: Voyage) -> None:
+        self._transcript = voyage.run.transcript
+        reports, outcome = self._reports(voyage)
+        if reports:
+            reports[0].duration += voyage.shared_s(self._item)
+        self._log(reports, outcome, voyage.run.usage, voyage)
 
-    def _set_up_shared(self) -> None:
-        started = time.perf_counter()
-        with replay.Capturing(self._item.config):
-            pytest_private.set_up_shared(self._item)
-        self._shared_s = time.perf_counter() - started
+    # ---- the reports ----------------------------------------------------------------------------
 
-    def _fly(self) -> None:
-        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-            _flush(stream)  # or the child would write it a second time
-        launcher = self._session.launcher
-        flight = launcher.start(
-            self._plan,
-            body=lambda child: worker.run(self._item, child, self._isolation, self._session.inodes),
-            on_message=self._take,
-            on_done=self._done,
-        )
-        self._cgroup_paths = flight.cgroup.paths if flight.cgroup is not None else ()
-        try:
-            launcher.loop.run_until(lambda: self._result is not None)
-        except BaseException:
-            flight.interrupt()  # Ctrl-C, or an error of ours: the sandbox ends, then pytest does
-            raise
-
-    def _isolation(self, channel: ChildEnd) -> Isolation:
-        return Isolation(
-            active=True,
-            spec=self._plan.spec,
-            cgroup_version=self._session.launcher.cgroup_version,
-            cgroup_paths=self._cgroup_paths,
-            missing=self._plan.missing,
-            _channel=channel,
-        )
-
-    def _take(self, message: Message) -> None:
-        match message:
-            case Entered(evidence):
-                self._transcript.evidence = self._evidence(evidence)
-                self._item.ihook.pytest_isolate_sandbox_ready(
-                    item=self._item,
-                    sandbox=Sandbox(
-                        spec=self._plan.spec,
-                        cgroup_paths=self._cgroup_paths,
-                        enforced=self._transcript.evidence,
-                    ),
-                )
-            case Report() | WarningRecorded():
-                self._transcript.replay.append(message)
-            case Coverage():
-                self._transcript.coverage.append(message)
-            case StopRequested():
-                self._transcript.stop = message
-            case ExitRequested() | Interrupted() | InternalFailure():
-                self._transcript.ending = message
-            case _:
-                raise AssertionError(f"{message} is handled below")
-
-    def _evidence(self, fields: dict[str, object]) -> Evidence:
-        known = {name: fields.get(name) for name in ("root", "capabilities", "no_new_privs", "seccomp")}
-        namespaces, limits = fields.get("namespaces"), fields.get("limits")
-        return Evidence(
-            **known,  # type: ignore[arg-type]
-            namespaces=namespaces if isinstance(namespaces, dict) else {},
-            limits=limits if isinstance(limits, dict) else {},
-            cgroup=self._session.launcher.cgroup_version if self._cgroup_paths else None,
-            missing=self._plan.missing,
-        )
-
-    def _done(self, result: Result) -> None:
-        self._result = result
-
-    # ---- its reports ----------------------------------------------------------------------------
-
-    def _reports(self, result: Result) -> tuple[list[pytest.TestReport], Outcome]:
-        outcome = result.outcome
+    def _reports(self, voyage: Voyage) -> tuple[list[pytest.TestReport], Outcome]:
+        run = voyage.run
+        assert run.outcome is not None
+        outcome, trace = run.outcome, run.trace
         reports: list[pytest.TestReport] = []
         try:
-            for message in self._transcript.replay:
-                if isinstance(message, Report):
-                    reports.append(replay.rebuild(self._item, message))
+            for report in replay.rebuild_all(self._item, self._transcript):
+                reports.append(report)
         except Exception as error:  # a child may send anything
             outcome = ChannelBroken(f"a report that is none: {error!r}")
         if isinstance(outcome, SetupFailed):
             reports, outcome = [], self._explained(outcome)
-        trace = result.faulthandler
         if isinstance(failure := self._transcript.ending, InternalFailure):
             # Plain pytest would end with INTERNALERROR; here it is the trouble of one test.
             outcome, trace = ChannelBroken("an exception left the runtest protocol"), failure.text + trace
-        if reports:
-            reports[0].duration += self._shared_s
         out, err = "", ""
         if not isinstance(outcome, Completed):
             out, err = pytest_private.read_capture(self._item.config)
         ending = synthesize.Ending(
-            outcome=outcome,
-            trace=trace,
-            out=out,
-            err=err,
-            duration_s=result.usage.wall_s or 0.0,
+            outcome=outcome, trace=trace, out=out, err=err, duration_s=run.usage.wall_s or 0.0
         )
         reports = synthesize.complete(self._item, reports, ending)
-        if result.usage.pids_refused and self._plan.limits.pids is not None:
-            synthesize.explain_refused_forks(reports, self._plan.limits.pids, result.usage.pids_refused)
+        if run.usage.pids_refused and voyage.spec.limits.pids is not None:
+            synthesize.explain_refused_forks(reports, voyage.spec.limits.pids, run.usage.pids_refused)
         return reports, outcome
 
     def _explained(self, outcome: SetupFailed) -> SetupFailed:
@@ -242,25 +169,22 @@ class _ItemRun:
         text = f"cannot build the sandbox: {outcome.step}: {outcome.message}; {error}"
         return SetupFailed(outcome.step, outcome.errno, text)
 
-    def _log(self, reports: list[pytest.TestReport], outcome: Outcome, usage: Usage) -> None:
+    # ---- and the order in which they are told ---------------------------------------------------
+
+    def _log(
+        self, reports: list[pytest.TestReport], outcome: Outcome, usage: Usage, voyage: Voyage | None
+    ) -> None:
         item = self._item
-        reports = replay.merge_teardown(reports, replay.tear_down(item, self._nextitem))
-        evidence = self._transcript.evidence
-        if self._result is not None:
-            limits = evidence.limits | self._result.limits
-            evidence = replace(evidence, limits=limits)
-        record.attach(
-            reports,
-            outcome=outcome,
-            usage=usage,
-            evidence=evidence,
-            worker=_worker_name(),
-            start_ts=self._start_ts,
-        )
         for message in self._transcript.replay:
             if isinstance(message, WarningRecorded):
                 replay.record_warning(item, message)
-        for report in reports:
+        self._attach(reports, outcome, usage, voyage)
+        last = len(reports) - (reports[-1:] != [] and reports[-1].when == "teardown")
+        for report in reports[:last]:
+            item.ihook.pytest_runtest_logreport(report=report)
+        teardown = replay.merge_teardown(reports[last:], self._tear_down(voyage))
+        self._attach([*reports[:last], *teardown], outcome, usage, voyage)
+        for report in teardown:
             item.ihook.pytest_runtest_logreport(report=report)
         for measured in self._transcript.coverage:
             try:
@@ -269,7 +193,32 @@ class _ItemRun:
                 item.warn(pytest.PytestWarning(f"coverage of this test is lost: {error!r}"))
         item.ihook.pytest_isolate_finished(item=item, outcome=outcome, usage=usage)
 
-    def _hand_on(self) -> None:
+    def _attach(
+        self, reports: list[pytest.TestReport], outcome: Outcome, usage: Usage, voyage: Voyage | None
+    ) -> None:
+        record.attach(
+            reports,
+            outcome=outcome,
+            usage=usage,
+            evidence=voyage.evidence if voyage is not None else Evidence(),
+            sandbox=voyage.name if voyage is not None else None,
+            worker=_worker_name(),
+            start_ts=self._start_ts,
+        )
+
+    def _tear_down(self, voyage: Voyage | None) -> list[pytest.TestReport]:
+        """Of what the parent holds, and of what a sandbox still holds whose next test will not come."""
+        nextitem, told = self._nextitem, self._transcript.position
+        if self._item.session.shouldfail or self._item.session.shouldstop:
+            nextitem = None  # as plain pytest: errors of the last teardown are to be somebody's
+            if voyage is not None and not voyage.is_over:
+                voyage.finish()
+        return [
+            *replay.rebuild_all(self._item, self._transcript, start=told),
+            *replay.tear_down(self._item, nextitem),
+        ]
+
+    def hand_on(self) -> None:
         """What the test asked of the session as a whole."""
         session, stop = self._item.session, self._transcript.stop
         if stop is not None and stop.failed:
@@ -294,10 +243,3 @@ def _cancel_timeout(item: pytest.Item) -> None:
         item.ihook.pytest_timeout_cancel_timer(item=item)
     # Armed by faulthandler_timeout; its watchdog's lock would be held for ever in a child without the thread.
     faulthandler.cancel_dump_traceback_later()
-
-
-def _flush(stream: object) -> None:
-    try:
-        stream.flush()  # type: ignore[attr-defined]
-    except (OSError, ValueError, AttributeError):
-        return  # closed, or none

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
 
 import pytest
 
 from pytest_isolate.runner import pytest_private
+from pytest_isolate.runner.transcript import Transcript
 from pytest_isolate.sandbox.messages import Report, WarningRecorded
 
-__all__ = ["Capturing", "merge_teardown", "rebuild", "record_warning", "tear_down"]
+__all__ = ["Capturing", "merge_teardown", "rebuild_all", "record_warning", "tear_down"]
+
+
+def rebuild_all(item: pytest.Item, transcript: Transcript, *, start: int = 0) -> Iterator[pytest.TestReport]:
+    """The reports that a child sent, from a position on."""
+    for message in transcript.replay[start:]:
+        if isinstance(message, Report):
+            yield rebuild(item, message)
 
 
 def rebuild(item: pytest.Item, message: Report) -> pytest.TestReport:

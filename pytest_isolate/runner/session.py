@@ -6,7 +6,9 @@ import gc
 import os
 import sys
 import sysconfig
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,14 +22,26 @@ from pytest_isolate.sandbox.launch import Launcher
 from pytest_isolate.sandbox.plan import Plan, Workspace, make_plan
 from pytest_isolate.spec import Spec
 
+if TYPE_CHECKING:
+    from pytest_isolate.runner.voyage import Voyage
+
 __all__ = ["IsolateSession", "workspace_of"]
 
 
 class IsolateSession:
     """Plans and starts the sandboxes of one session."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(
+        self,
+        config: pytest.Config,
+        *,
+        spec_of: Callable[[pytest.Item], object] = lambda item: None,
+        fresh_fixtures: tuple[str, ...] = (),
+    ) -> None:
         self.config = config
+        self.spec_of = spec_of
+        self.fresh_fixtures = fresh_fixtures
+        self.voyage: Voyage | None = None  #: the last one that was started
         self.host = Host()
         self.launcher = Launcher(self.host)
         self.inodes = namespace_inodes()

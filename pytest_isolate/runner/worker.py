@@ -1,4 +1,4 @@
-"""The child's side: run one item's whole protocol, and tell the parent what any plugin would be told."""
+"""The child's side: run each item's whole protocol, and tell the parent what any plugin would be told."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import pytest
 
 from pytest_isolate.kernel.readback import read_back
 from pytest_isolate.runner import coverage_data, pytest_private
+from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.runner.isolation import Isolation, enter_isolation
+from pytest_isolate.runner.preparation import Preparation, Revival
 from pytest_isolate.sandbox.channel import ChildEnd
-from pytest_isolate.sandbox.flight import STACKS_SIGNAL, Child
+from pytest_isolate.sandbox.flight import STACKS_SIGNAL
 from pytest_isolate.sandbox.messages import (
     End,
     Entered,
     ExitRequested,
+    Finish,
     InternalFailure,
     Interrupted,
     Message,
+    Paused,
     Report,
+    RunNext,
     StopRequested,
     WarningRecorded,
 )
+from pytest_isolate.sandbox.roles import Child
 
-__all__ = ["in_child", "run"]
+__all__ = ["Assignment", "in_child", "run"]
 
 _in_child = False
 
@@ -40,39 +47,45 @@ def in_child() -> bool:
     return _in_child
 
 
-def run(
-    item: pytest.Item, child: Child, isolation: Callable[[ChildEnd], Isolation], host: dict[str, int]
-) -> NoReturn:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What the parent gives the child with the fork."""
+
+    item: pytest.Item
+    nextitem: pytest.Item | None  #: may follow in the same sandbox
+    ownership: Ownership
+    preparations: Mapping[pytest.Item, Preparation]  #: those that said something
+    isolation: Callable[[ChildEnd], Isolation]
+    host: Mapping[str, int]  #: inodes of pytest's own namespaces
+
+
+def run(assignment: Assignment, child: Child) -> NoReturn:
     """Everything from the entered sandbox to the end of the process."""
     global _in_child  # noqa: PLW0603  one process, one answer
     _in_child = True
     channel = child.channel
-    session = item.session
-    channel.send(Entered(read_back(host), time.monotonic()))
-    enter_isolation(isolation(channel))
-    _prepare(item, child)
-    before = (session.shouldstop, session.shouldfail)
-    for message in _protocol(item):
-        channel.send(message)
-    if (session.shouldstop, session.shouldfail) != before:
-        reason = session.shouldfail or session.shouldstop
-        channel.send(StopRequested(str(reason), bool(session.shouldfail)))
-    for message in coverage_data.collect():
-        channel.send(message)
+    channel.send(Entered(read_back(dict(assignment.host)), time.monotonic()))
+    enter_isolation(assignment.isolation(channel))
+    _prepare(assignment, child)
+    _run_items(assignment.item, assignment.nextitem, channel)
     _wind_down()
     channel.send(End(time.monotonic()))
     os._exit(0)
 
 
-def _prepare(item: pytest.Item, child: Child) -> None:
+def _prepare(assignment: Assignment, child: Child) -> None:
     fd = child.faulthandler_fd
+    item = assignment.item
     if faulthandler.is_enabled():
         faulthandler.enable(file=fd)
     faulthandler.register(STACKS_SIGNAL, file=fd, all_threads=True, chain=True)  # to the default: the end
     pytest_private.move_faulthandler(item.config, fd)
     pytest_private.fix_native_id()
-    pytest_private.disown_set_up(item)
-    relay = _Reporter(item.config, child.channel)
+    _leave_event_loop()
+    assignment.ownership.disown(item)
+    if assignment.preparations:
+        item.config.pluginmanager.register(Revival(assignment.preparations))
+    relay = _Reporter(item.session, child.channel)
     pytest_private.divert_hooks(
         item.session,
         {
@@ -84,14 +97,56 @@ def _prepare(item: pytest.Item, child: Child) -> None:
     )
 
 
+def _leave_event_loop() -> None:
+    """A loop that the parent has set would be taken for this thread's, and its closing would unregister
+    descriptors from the epoll that is the parent's too. CPython does it by itself since 3.12 (on_fork)."""
+    policy: Any = getattr(sys.modules.get("asyncio.events"), "_event_loop_policy", None)
+    if sys.version_info < (3, 12) and policy is not None:
+        pytest_private.never_free(getattr(getattr(policy, "_local", None), "_loop", None))
+        policy.set_event_loop(None)
+
+
+def _run_items(item: pytest.Item, nextitem: pytest.Item | None, channel: ChildEnd) -> None:
+    """The first item, and those that the parent names one by one."""
+    session = item.session
+    while True:
+        before = (session.shouldstop, session.shouldfail)
+        ending = _protocol(item, nextitem)
+        for message in (*ending, *coverage_data.collect()):
+            channel.send(message)
+        if (session.shouldstop, session.shouldfail) != before:
+            reason = session.shouldfail or session.shouldstop
+            channel.send(StopRequested(str(reason), bool(session.shouldfail)))
+            nextitem = None
+        if ending or nextitem is None:
+            break
+        channel.send(Paused(time.monotonic()))
+        match channel.receive():
+            case RunNext(index, next_index):
+                item = session.items[index]
+                nextitem = session.items[next_index] if next_index is not None else None
+            case Finish():
+                break
+            case message:
+                raise AssertionError(f"{message} is no answer to a pause")
+    _tear_down(item)
+
+
+def _tear_down(item: pytest.Item) -> None:
+    """What plain pytest does when the session finishes; here a failure is a report of the last test's."""
+    call = pytest.CallInfo.from_call(lambda: pytest_private.tear_down_to(item.session, None), when="teardown")
+    if call.excinfo is not None:
+        item.ihook.pytest_runtest_logreport(report=pytest.TestReport.from_item_and_call(item, call))
+
+
 def _ignore(**_: object) -> None:
     """The parent has called this hook, or will."""
 
 
-def _protocol(item: pytest.Item) -> list[Message]:
+def _protocol(item: pytest.Item, nextitem: pytest.Item | None) -> list[Message]:
     """Run the protocol with every plugin's part in it; give what it ended with."""
     try:
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
     except pytest.exit.Exception as ending:
         return [ExitRequested(str(ending.msg), _int_or_none(ending.returncode))]
     except KeyboardInterrupt:
@@ -108,8 +163,9 @@ def _int_or_none(value: object) -> int | None:
 class _Reporter:
     """Turns hook calls into messages."""
 
-    def __init__(self, config: pytest.Config, channel: ChildEnd) -> None:
-        self._config = config
+    def __init__(self, session: pytest.Session, channel: ChildEnd) -> None:
+        self._session = session
+        self._config = session.config
         self._channel = channel
 
     def _send(self, message: Message) -> None:
@@ -123,6 +179,8 @@ class _Reporter:
             # A test with failed subtests becomes a failed one here (subtests.py), from a count that only
             # this process has.
             hook.pytest_report_teststatus(report=report, config=self._config)
+        # Counts failures against --maxfail: if this was the last, all is torn down with this test.
+        self._session.pytest_runtest_logreport(report)
         data = hook.pytest_report_to_serializable(config=self._config, report=report)
         self._send(Report(data))
 

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 
 from pytest_isolate.errors import ChannelError
-from pytest_isolate.sandbox.messages import Message, UsageAnswer, decode, encode
+from pytest_isolate.sandbox.messages import Finish, Message, RunNext, UsageAnswer, decode, encode
 
 __all__ = ["MAX_FRAME_BYTES", "ChildEnd", "ParentEnd", "open_channel"]
 
@@ -101,12 +101,12 @@ class ParentEnd:
         finally:
             del self._buffer[:at]
 
-    def answer(self, message: UsageAnswer) -> None:
+    def send(self, message: UsageAnswer | RunNext | Finish) -> None:
         data = encode(message)
         try:
             self._socket.send(LENGTH.pack(len(data)) + data)
         except OSError as error:
-            raise ChannelError("the test asks and does not read the answers") from error
+            raise ChannelError("the test does not read what it is sent") from error
 
     def close(self) -> None:
         self._socket.close()

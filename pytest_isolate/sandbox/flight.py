@@ -1,7 +1,8 @@
-"""One test's way through a sandbox, as a state machine over the event loop.
+"""The way of one test, or of several in turn, through a sandbox: a state machine over the event loop.
 
     start -> the supervisor builds -> fork and enter -> the child runs -> settle -> done -> gone
 
+A child that has more tests to run says so after each, and waits until :meth:`Flight.go_on`.
 ``done`` is when the outcome is known and the child reaped; ``gone`` when nothing of it is left, which may
 be a little later and is nobody's business to wait for.
 """
@@ -13,35 +14,45 @@ import os
 import signal
 import socket
 import time
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NoReturn
 
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.kernel import accounting
 from pytest_isolate.kernel.cgroups.base import Cgroup
 from pytest_isolate.kernel.namespaces import Namespace
+from pytest_isolate.kernel.process import fork
 from pytest_isolate.outcome import (
     ChannelBroken,
     Completed,
     CpuTimeExceeded,
-    Exited,
     Outcome,
     OutOfMemory,
     SetupFailed,
-    Signaled,
     TimedOut,
+    from_wait_status,
 )
 from pytest_isolate.sandbox.channel import ChildEnd, ParentEnd, open_channel
 from pytest_isolate.sandbox.enter import EntryReport, NamespaceFds, enter, settle_in
+from pytest_isolate.sandbox.laps import Laps
 from pytest_isolate.sandbox.loop import Loop, Timer
-from pytest_isolate.sandbox.messages import End, Entered, Message, UsageAnswer, UsageQuestion
+from pytest_isolate.sandbox.messages import (
+    End,
+    Entered,
+    Finish,
+    Message,
+    Paused,
+    RunNext,
+    UsageAnswer,
+    UsageQuestion,
+)
 from pytest_isolate.sandbox.plan import Plan
+from pytest_isolate.sandbox.roles import Body, Child, Listener, Result
 from pytest_isolate.syscalls._native import lib
 from pytest_isolate.usage import CgroupUsage, Usage
 
-__all__ = ["STACKS_SIGNAL", "Child", "Flight", "Result"]
+__all__ = ["STACKS_SIGNAL", "Flight"]
 
 #: Makes the child's faulthandler write all stacks and then ends it: so we know that the last line is there.
 #: The last real-time signal: libraries take the first.
@@ -54,25 +65,6 @@ CLOSED_CHANNEL_S = 1.0
 STRAGGLERS_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    outcome: Outcome
-    usage: Usage
-    faulthandler: str  #: what the child's faulthandler wrote
-    limits: dict[str, str]  #: of the cgroup, as read back
-
-
-@dataclass(frozen=True, slots=True)
-class Child:
-    """What the child's body gets."""
-
-    channel: ChildEnd
-    faulthandler_fd: int
-
-
-Body = Callable[[Child], NoReturn]
-
-
 class Flight:
     """In flight from :meth:`fork` on. The owner calls :meth:`built`, :meth:`not_built` and :meth:`gone`."""
 
@@ -80,22 +72,22 @@ class Flight:
         self,
         plan: Plan,
         *,
+        name: str,
         loop: Loop,
         cgroup: Cgroup | None,
         kill_sandbox: Callable[[], None],
         in_child: Callable[[], None],
         body: Body,
-        on_message: Callable[[Message], None],
-        on_done: Callable[[Result], None],
+        listener: Listener,
     ) -> None:
         self.plan = plan
+        self.name = name
         self.cgroup = cgroup
         self._loop = loop
         self._kill_sandbox = kill_sandbox
         self._in_child = in_child
         self._body = body
-        self._on_message = on_message
-        self._on_done = on_done
+        self._listener = listener
         self._report = EntryReport()
         self._namespaces = NamespaceFds({})
         self._scratch_fd: int | None = None
@@ -105,6 +97,7 @@ class Flight:
         self._pidfd = -1
         self._oom_fd: int | None = None  # owned by the cgroup
         self._timers: list[Timer] = []
+        self._deadline: Timer | None = None
         self._verdict: Outcome | None = None  # decided by the parent; else the exit status decides
         self._ended = False
         self._status: int | None = None
@@ -112,7 +105,8 @@ class Flight:
         self._done = False
         self._settling = False
         self._leaked: int | None = None
-        self._created = time.monotonic()
+        self._laps = Laps()
+        self._used = Usage()  # when the last test ended
         self._forked = self._entered = self._finished = 0.0
 
     # ---- the sandbox is there -------------------------------------------------------------------
@@ -146,7 +140,7 @@ class Flight:
         self._channel, theirs = open_channel()
         self._faulthandler_fd = os.memfd_create("faulthandler")
         self._forked = time.monotonic()
-        pid = _fork()
+        pid = fork()
         if pid == 0:
             self._run_child(theirs)
         theirs.close()
@@ -155,7 +149,9 @@ class Flight:
         if self.cgroup is not None and (fd := self.cgroup.oom_event_fd()) is not None:
             self._oom_fd = fd
             self._loop.watch(fd, self._out_of_memory)
-        self._start_deadlines()
+        self._start_deadline()
+        if self.plan.limits.cpu_time_s is not None and self.cgroup is not None:
+            self._later(self.plan.limits.cpu_time_s / (os.cpu_count() or 1), self._check_cpu_time)
 
     def _run_child(self, theirs: socket.socket) -> NoReturn:
         try:
@@ -182,15 +178,13 @@ class Flight:
         self._pidfd = os.pidfd_open(pid)
         self._loop.watch(self._pidfd, self._exited)
 
-    def _start_deadlines(self) -> None:
-        limits = self.plan.limits
-        if limits.timeout_s is not None:
-            self._later(limits.timeout_s, self._timed_out)
-        if limits.cpu_time_s is not None and self.cgroup is not None:
-            self._later(limits.cpu_time_s / (os.cpu_count() or 1), self._check_cpu_time)
+    def _start_deadline(self) -> None:
+        if self.plan.limits.timeout_s is not None:
+            self._deadline = self._later(self.plan.limits.timeout_s, self._timed_out)
 
-    def _later(self, delay_s: float, callback: Callable[[], None]) -> None:
+    def _later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         self._timers.append(self._loop.call_later(delay_s, callback))
+        return self._timers[-1]
 
     # ---- the child runs -------------------------------------------------------------------------
 
@@ -214,18 +208,39 @@ class Flight:
                 if self._entered:
                     raise ChannelError("a second report of what is enforced")  # from the test's own code
                 self._entered = self._believable(message.monotonic_s)
-                self._on_message(message)
+                self._laps.begin(self._entered)
+                self._listener.take(message)
+            case Paused(monotonic_s):
+                self._end_test(self._believable(monotonic_s))
             case UsageQuestion():
                 assert self._channel is not None
-                self._channel.answer(UsageAnswer(accounting.to_fields(self._usage_so_far())))
-            case UsageAnswer():
+                self._channel.send(UsageAnswer(accounting.to_fields(self._usage_so_far())))
+            case UsageAnswer() | RunNext() | Finish():
                 raise ChannelError("a message that only pytest sends")
             case End(monotonic_s):
                 self._ended = True
                 self._finished = self._believable(monotonic_s)
                 self._settle_when_alone(time.monotonic() + STRAGGLERS_S)
             case _:
-                self._on_message(message)
+                self._listener.take(message)
+
+    def _end_test(self, at: float) -> None:
+        """One of several; the child waits."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._used = self._measure()
+        self._listener.test_ended(self._laps.end(self._used, at))
+
+    def go_on(self, message: RunNext | Finish) -> None:
+        """Tell the child that waits what to do. Does nothing if it has died meanwhile."""
+        assert self._channel is not None
+        self._laps.next(self._used)
+        self._start_deadline()
+        try:
+            self._channel.send(message)
+        except ChannelError as error:
+            self._verdict = self._verdict or ChannelBroken(str(error))
+            self._settle()
 
     def _believable(self, monotonic_s: float) -> float:
         """The child's own time of an event, which pytest may come to read later; within what is possible."""
@@ -348,42 +363,32 @@ class Flight:
         if not self._entered:
             reason = self._read_faulthandler().strip().rpartition("\n")[2]
             return SetupFailed("start the test in the sandbox", 0, reason or f"wait status {status}")
-        if status is None:
-            return ChannelBroken("the test's exit status went to somebody else: SIGCHLD is ignored")
-        if os.WIFSIGNALED(status):
-            if os.WTERMSIG(status) == signal.SIGXCPU and self.plan.limits.cpu_time_s is not None:
-                return CpuTimeExceeded(self.plan.limits.cpu_time_s, self.plan.limits.cpu_time_s)
-            return Signaled(os.WTERMSIG(status))
-        return Exited(os.WEXITSTATUS(status))
+        return from_wait_status(status, self.plan.limits.cpu_time_s)
 
     def _finish(self, outcome: Outcome) -> None:
         self._done = True
         for timer in self._timers:
             timer.cancel()
-        usage, limits = self._usage()
+        usage = self._laps.end(self._measure(), self._finished)
+        limits = dict(self.cgroup.read_limits()) if self.cgroup is not None else {}
         if usage.oom_kills:
             outcome = OutOfMemory(self.plan.limits.memory_bytes, usage.memory_peak_bytes, usage.oom_kills)
         text = self._read_faulthandler()
         self._close()
         if self.cgroup is not None and not self.plan.steps:
             self.cgroup.remove()  # no init whose end would tell when it is empty
-        self._on_done(Result(outcome, usage, text, limits))
+        self._listener.done(Result(outcome, usage, text, limits))
 
-    def _usage(self) -> tuple[Usage, dict[str, str]]:
-        cgroup = self._usage_so_far()
+    def _measure(self) -> Usage:
+        """What the sandbox has used so far; what only rusage tells is known when the process has ended."""
         written = accounting.count_written(self._scratch_fd, self.plan.files_made)
-        now = time.monotonic()
-        wall = self._finished - self._entered if self._entered else None
-        usage = replace(
-            accounting.combine(cgroup, self._rusage),
-            wall_s=wall,
-            overhead_s=now - self._created - (wall or 0.0),
+        return replace(
+            accounting.combine(self._usage_so_far(), self._rusage),
             memory_limit_bytes=self.plan.limits.memory_bytes,
             written_files=written[0],
             written_bytes=written[1],
             leaked_processes=self._leaked,
         )
-        return usage, dict(self.cgroup.read_limits()) if self.cgroup is not None else {}
 
     def _read_faulthandler(self) -> str:
         if self._faulthandler_fd < 0:
@@ -406,11 +411,3 @@ class Flight:
                 os.close(fd)
         self._scratch_fd, self._faulthandler_fd, self._pidfd = None, -1, -1
         self._namespaces = NamespaceFds({})
-
-
-def _fork() -> int:
-    with warnings.catch_warnings():
-        # CPython 3.12 warns of forks with threads around. The child runs Python code that does not wait for
-        # any of them, and glibc's fork takes the locks that matter (malloc).
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()

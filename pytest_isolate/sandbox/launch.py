@@ -20,7 +20,6 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable
 
 from pytest_isolate.errors import SetupError, SupervisorError, UnsupportedError
 from pytest_isolate.kernel.cgroups.base import Cgroups
@@ -28,10 +27,10 @@ from pytest_isolate.kernel.cgroups.detect import open_cgroups
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import Namespace, clone_flags
 from pytest_isolate.kernel.supervisor import Failed, Gone, Ready, Supervisor
-from pytest_isolate.sandbox.flight import Body, Flight, Result
+from pytest_isolate.sandbox.flight import Flight
 from pytest_isolate.sandbox.loop import Loop
-from pytest_isolate.sandbox.messages import Message
 from pytest_isolate.sandbox.plan import Plan
+from pytest_isolate.sandbox.roles import Body, Listener
 from pytest_isolate.sandbox.steps import apply
 from pytest_isolate.syscalls.program import Program
 
@@ -115,27 +114,27 @@ class Launcher:
         plan: Plan,
         *,
         body: Body,
-        on_message: Callable[[Message], None],
-        on_done: Callable[[Result], None],
+        listener: Listener,
     ) -> Flight:
-        """Send one test on its way; ``on_done`` is called from the loop when its outcome is known.
+        """Send a child on its way.
 
         Raises :class:`UnsupportedError` if a limit cannot be enforced.
         """
         for error in self.missing_limits(plan).values():
             raise error
         self._count += 1
-        cgroup = self._cgroups.create(f"t{self._count}", plan.limits) if self._cgroups is not None else None
+        name = f"t{self._count}"
+        cgroup = self._cgroups.create(name, plan.limits) if self._cgroups is not None else None
         sandbox_id = self._create(plan) if plan.steps else None
         flight = Flight(
             plan,
+            name=name,
             loop=self.loop,
             cgroup=cgroup,
             kill_sandbox=lambda: self._destroy(sandbox_id),
             in_child=lambda: self._forget_in_child(flight),
             body=body,
-            on_message=on_message,
-            on_done=on_done,
+            listener=listener,
         )
         if sandbox_id is not None:
             self._flights[sandbox_id] = flight

@@ -53,11 +53,12 @@ class Loop:
         while not done():
             self.run_once()
 
-    def run_once(self) -> None:
-        """Wait for the next event or deadline and run what it calls for."""
+    def run_once(self, *, wait: bool = True) -> None:
+        """Run what the next events and deadlines call for, and wait for the first unless told not to."""
         while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
         timeout = self._timers[0][0] - time.monotonic() if self._timers else None
+        timeout = timeout if wait else 0.0
         for key, _ in self._selector.select(timeout if timeout is None else max(timeout, 0)):
             if key.fd in self._selector.get_map():  # an earlier callback may have dropped it
                 key.data()

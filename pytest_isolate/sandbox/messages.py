@@ -17,10 +17,13 @@ __all__ = [
     "End",
     "Entered",
     "ExitRequested",
+    "Finish",
     "InternalFailure",
     "Interrupted",
     "Message",
+    "Paused",
     "Report",
+    "RunNext",
     "StopRequested",
     "UsageAnswer",
     "UsageQuestion",
@@ -94,15 +97,35 @@ class InternalFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """All of one test is sent; the child waits for :class:`RunNext` or :class:`Finish`."""
+
+    monotonic_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class UsageQuestion:
     """The fixture ``isolation`` asks what was used so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageAnswer:
-    """The only message that goes to the child."""
+    """To the child."""
 
     fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunNext:
+    """To the child: run another of the session's items, and know which may follow it here."""
+
+    index: int
+    next_index: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """To the child: no more tests; tear down what is still set up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +144,11 @@ Message = (
     | ExitRequested
     | Interrupted
     | InternalFailure
+    | Paused
     | UsageQuestion
     | UsageAnswer
+    | RunNext
+    | Finish
     | End
 )
 
@@ -137,8 +163,11 @@ TYPES: dict[str, type[Message]] = {
         ExitRequested,
         Interrupted,
         InternalFailure,
+        Paused,
         UsageQuestion,
         UsageAnswer,
+        RunNext,
+        Finish,
         End,
     )
 }

@@ -19,9 +19,11 @@ from pytest_isolate.spec import (
     DirectoryRootfs,
     Environment,
     EnvMode,
+    Fixtures,
     HostRootfs,
     Limits,
     Network,
+    Scope,
     Spec,
     User,
 )
@@ -51,6 +53,9 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
     "env": ("A=1", {"A": "1"}, Environment(changes=(("A", "1"),))),
     "hostname": ("box-1.test", "box-1.test", "box-1.test"),
     "user": ("root", User.ROOT, User.ROOT),
+    "scope": ("class", "class", Scope.CLASS),
+    "fixtures": ("fresh", "fresh", Fixtures.FRESH),
+    "fresh_fixtures": ("my_*", None, ("my_*",)),
     "all": ("", None, True),
     "off": ("", None, True),
     "missing": ("skip", None, Missing.SKIP),
@@ -94,10 +99,10 @@ def rooted(value: Any, root: Path) -> Any:
         return Path(str(value).replace("ROOT", str(root)))
     if isinstance(value, DirectoryRootfs):
         return DirectoryRootfs(value.path.replace("ROOT", str(root)))
+    if isinstance(value, Bind):
+        return dataclasses.replace(value, source=value.source.replace("ROOT", str(root)))
     if isinstance(value, tuple):
-        return tuple(
-            dataclasses.replace(bind, source=bind.source.replace("ROOT", str(root))) for bind in value
-        )
+        return tuple(rooted(each, root) for each in value)
     return value
 
 
@@ -191,6 +196,8 @@ WRONG = [
     ("files", "3", "16"),
     ("tmp_size", "0", "4.0 KiB"),
     ("network", "lan", "'none' or 'host'"),
+    ("scope", "session", "'function', 'class' or 'module'"),
+    ("fixtures", "stale", "'shared' or 'fresh'"),
     ("rootfs", "", "'host' or a directory"),
     ("rootfs", "a\0b", "'host' or a directory"),
     ("binds", "/data", "SOURCE:/TARGET[:ro|:rw]"),

@@ -1,0 +1,43 @@
+"""What a child said of one test, in order, as far as it is to be replayed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pytest_isolate.sandbox.messages import (
+    Coverage,
+    ExitRequested,
+    InternalFailure,
+    Interrupted,
+    Message,
+    Report,
+    StopRequested,
+    WarningRecorded,
+)
+
+__all__ = ["Transcript"]
+
+
+@dataclass(slots=True)
+class Transcript:
+    replay: list[Report | WarningRecorded] = field(default_factory=list)
+    ending: ExitRequested | Interrupted | InternalFailure | None = None
+    stop: StopRequested | None = None
+    coverage: list[Coverage] = field(default_factory=list)
+
+    @property
+    def position(self) -> int:
+        return len(self.replay)
+
+    def take(self, message: Message) -> None:
+        match message:
+            case Report() | WarningRecorded():
+                self.replay.append(message)
+            case Coverage():
+                self.coverage.append(message)
+            case StopRequested():
+                self.stop = message
+            case ExitRequested() | Interrupted() | InternalFailure():
+                self.ending = message
+            case _:
+                raise AssertionError(f"{message} is handled below")

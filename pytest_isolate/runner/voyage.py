@@ -1,0 +1,255 @@
+"""One sandbox and the tests that run in it, one after the other: started, waited for, and ended.
+
+What becomes of each test is kept here until ``relay.py`` logs it. The parent names each test when its turn
+comes, so none runs that plain pytest would not have come to.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from pytest_isolate.errors import ChannelError
+from pytest_isolate.evidence import Evidence
+from pytest_isolate.outcome import Completed, Outcome
+from pytest_isolate.runner import worker
+from pytest_isolate.runner.fixtures import Ownership, Parameters, sandbox_node
+from pytest_isolate.runner.isolation import Isolation
+from pytest_isolate.runner.preparation import Preparation, prepare
+from pytest_isolate.runner.session import IsolateSession
+from pytest_isolate.runner.transcript import Transcript
+from pytest_isolate.sandbox.channel import ChildEnd
+from pytest_isolate.sandbox.flight import Flight
+from pytest_isolate.sandbox.messages import Entered, Finish, Message, RunNext
+from pytest_isolate.sandbox.plan import Plan
+from pytest_isolate.sandbox.roles import Result
+from pytest_isolate.spec import Scope, Spec
+from pytest_isolate.usage import Usage
+
+__all__ = ["Sandbox", "TestRun", "Voyage"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """What ``pytest_isolate_sandbox_ready`` gets: the live sandbox of one test."""
+
+    spec: Spec
+    cgroup_paths: tuple[str, ...]
+    enforced: Evidence
+
+
+@dataclass(slots=True, kw_only=True)
+class TestRun:
+    """One test in a sandbox. ``usage`` and ``outcome`` are there when it has ended."""
+
+    __test__ = False  # for pytest: no class of tests
+
+    item: pytest.Item
+    nextitem: pytest.Item | None  #: may follow in the same sandbox
+    transcript: Transcript = field(default_factory=Transcript)
+    outcome: Outcome | None = None
+    usage: Usage = field(default_factory=Usage)
+    trace: str = ""  #: of faulthandler
+
+
+class Voyage:
+    """Made for its first item, which may be followed by others that plan and fixtures allow."""
+
+    def __init__(self, session: IsolateSession, item: pytest.Item, spec: Spec) -> None:
+        self._session = session
+        self._node = sandbox_node(item, spec.scope)
+        self._ownership = Ownership(spec, session.fresh_fixtures)
+        self._parameters: Parameters = {}
+        self._preparations: dict[pytest.Item, Preparation] = {}
+        self.spec = spec
+        self._plan: Plan | None = None
+        self._flight: Flight | None = None
+        self._result: Result | None = None
+        self._position = 0
+        self.evidence = Evidence()
+        self.name = ""
+        self.run = TestRun(item=item, nextitem=None)
+
+    # ---- what the parent sets up ----------------------------------------------------------------
+
+    def prepare(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        """Set up what the tests inherit. Later is too late: all that is known to follow is prepared too."""
+        self._preparations[item] = prepare(item, self._ownership, take_output=False)
+        self._parameters = self._ownership.parameters(item)
+        for follower in self._followers(item, nextitem):
+            if not self._may_follow(follower):
+                break
+            self._parameters |= self._ownership.parameters(follower)
+            self._preparations[follower] = prepare(follower, self._ownership, take_output=True)
+
+    def shared_s(self, item: pytest.Item) -> float:
+        """Seconds that it took to set up what ``item`` inherits."""
+        return self._preparations[item].duration_s if item in self._preparations else 0.0
+
+    def _followers(self, item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pytest.Item]:
+        if nextitem is None or self.spec.scope is Scope.FUNCTION:
+            return
+        items = item.session.items
+        at = self._index(item) + 1
+        if hasattr(item.config, "workerinput") or items[at : at + 1] != [nextitem]:
+            yield nextitem  # xdist decides what comes later when it comes to it
+        else:
+            yield from items[at:]
+
+    def _may_follow(self, item: pytest.Item) -> bool:
+        if self._session.spec_of(item) != self.spec or sandbox_node(item, self.spec.scope) is not self._node:
+            return False
+        return all(
+            definition not in self._parameters or _is_same(value, self._parameters[definition])
+            for definition, value in self._ownership.parameters(item).items()
+        )
+
+    def _next_aboard(self, nextitem: pytest.Item | None) -> pytest.Item | None:
+        """``nextitem`` if it can run in this sandbox."""
+        if nextitem is None or self.spec.scope is Scope.FUNCTION or not self._may_follow(nextitem):
+            return None
+        return nextitem if nextitem in self._preparations or self._ownership.is_set_up(nextitem) else None
+
+    def _index(self, item: pytest.Item) -> int:
+        try:
+            self._position = item.session.items.index(item, self._position)
+        except ValueError:
+            self._position = item.session.items.index(item)
+        return self._position
+
+    # ---- start, wait, go on, end ----------------------------------------------------------------
+
+    def start(self, plan: Plan, nextitem: pytest.Item | None) -> None:
+        """Fork. Raises what the machine cannot do."""
+        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+            _flush(stream)  # or the child would write it a second time
+        self._plan = plan
+        self.run.nextitem = self._next_aboard(nextitem)
+        assignment = worker.Assignment(
+            item=self.run.item,
+            nextitem=self.run.nextitem,
+            ownership=self._ownership,
+            preparations={item: p for item, p in self._preparations.items() if not p.is_silent},
+            isolation=self._isolation,
+            host=self._session.inodes,
+        )
+        self._flight = self._session.launcher.start(
+            plan,
+            body=lambda child: worker.run(assignment, child),
+            listener=self,
+        )
+        self.name = self._flight.name
+
+    def awaits(self, item: pytest.Item) -> bool:
+        """Whether the child lives and waits to be told to run ``item``."""
+        if self.run.nextitem is not item or self.run.outcome is None:
+            return False
+        self._session.launcher.loop.run_once(wait=False)  # it may have died since
+        return self._result is None
+
+    def go_on(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        """Have the child run ``item``, for which it waits."""
+        assert self._flight is not None
+        self._parameters |= self._ownership.parameters(item)
+        self.run = TestRun(item=item, nextitem=self._next_aboard(nextitem))
+        index = self._index(item)
+        next_index = self._index(self.run.nextitem) if self.run.nextitem is not None else None
+        self._ready()
+        self._flight.go_on(RunNext(index, next_index))
+
+    def wait(self) -> None:
+        """Until the current test has ended."""
+        self._wait_for(lambda: self.run.outcome is not None)
+
+    def finish(self) -> None:
+        """Have the child tear down what it still holds and end; what it says is the current test's."""
+        assert self._flight is not None
+        if self._result is None:
+            self.run.nextitem = None
+            self._flight.go_on(Finish())
+            self._wait_for(lambda: self._result is not None)
+
+    @property
+    def is_over(self) -> bool:
+        return self._result is not None or self._flight is None
+
+    def _wait_for(self, done: Callable[[], bool]) -> None:
+        try:
+            self._session.launcher.loop.run_until(done)
+        except BaseException:
+            assert self._flight is not None
+            self._flight.interrupt()  # Ctrl-C, or an error of ours: the sandbox ends, then pytest does
+            raise
+
+    # ---- what the flight tells: its Listener ----------------------------------------------------
+
+    def take(self, message: Message) -> None:
+        if isinstance(message, Entered):
+            self.evidence = self._evidence(message.evidence)
+            self._ready()
+        else:
+            self.run.transcript.take(message)
+
+    def test_ended(self, usage: Usage) -> None:
+        if self.run.nextitem is None or self.run.outcome is not None:
+            raise ChannelError("the end of a test that has ended")  # from the test's own code
+        self.run.usage, self.run.outcome = usage, Completed()
+
+    def done(self, result: Result) -> None:
+        self._result = result
+        self.evidence = replace(self.evidence, limits=self.evidence.limits | result.limits)
+        if self.run.outcome is None or not isinstance(result.outcome, Completed):
+            self.run.outcome, self.run.usage = result.outcome, result.usage
+        self.run.trace = result.faulthandler
+
+    def _ready(self) -> None:
+        item = self.run.item
+        assert self._plan is not None
+        sandbox = Sandbox(spec=self._plan.spec, cgroup_paths=self._cgroup_paths, enforced=self.evidence)
+        item.ihook.pytest_isolate_sandbox_ready(item=item, sandbox=sandbox)
+
+    @property
+    def _cgroup_paths(self) -> tuple[str, ...]:
+        cgroup = self._flight.cgroup if self._flight is not None else None
+        return cgroup.paths if cgroup is not None else ()
+
+    def _isolation(self, channel: ChildEnd) -> Isolation:
+        assert self._plan is not None
+        return Isolation(
+            active=True,
+            spec=self._plan.spec,
+            cgroup_version=self._session.launcher.cgroup_version,
+            cgroup_paths=self._cgroup_paths,
+            missing=self._plan.missing,
+            _channel=channel,
+        )
+
+    def _evidence(self, fields: dict[str, object]) -> Evidence:
+        assert self._plan is not None
+        known = {name: fields.get(name) for name in ("root", "capabilities", "no_new_privs", "seccomp")}
+        namespaces, limits = fields.get("namespaces"), fields.get("limits")
+        return Evidence(
+            **known,  # type: ignore[arg-type]
+            namespaces=namespaces if isinstance(namespaces, dict) else {},
+            limits=limits if isinstance(limits, dict) else {},
+            cgroup=self._session.launcher.cgroup_version if self._cgroup_paths else None,
+            missing=self._plan.missing,
+        )
+
+
+def _is_same(value: object, other: object) -> bool:
+    """As pytest compares the parameters of a cached fixture: numpy arrays refuse to be compared."""
+    try:
+        return bool(value == other)
+    except (ValueError, RuntimeError):
+        return value is other
+
+
+def _flush(stream: object) -> None:
+    try:
+        stream.flush()  # type: ignore[attr-defined]
+    except (OSError, ValueError, AttributeError):
+        return  # closed, or none

@@ -1,0 +1,46 @@
+"""Those that a flight has to do with: the child's body, and whoever is told what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+from pytest_isolate.outcome import Outcome
+from pytest_isolate.sandbox.channel import ChildEnd
+from pytest_isolate.sandbox.messages import Message
+from pytest_isolate.usage import Usage
+
+__all__ = ["Body", "Child", "Listener", "Result"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    outcome: Outcome
+    usage: Usage  #: of the last test
+    faulthandler: str  #: what the child's faulthandler wrote
+    limits: dict[str, str]  #: of the cgroup, as read back
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """What the child's body gets."""
+
+    channel: ChildEnd
+    faulthandler_fd: int
+
+
+Body = Callable[[Child], NoReturn]
+
+
+class Listener(Protocol):
+    """Is told, from the loop, what becomes of a flight."""
+
+    def take(self, message: Message) -> None:
+        """What the child says that is not between it and the flight."""
+
+    def test_ended(self, usage: Usage) -> None:
+        """One of several tests; the child waits for :meth:`Flight.go_on`."""
+
+    def done(self, result: Result) -> None:
+        """The outcome is known, the child is reaped."""
