@@ -1,0 +1,1 @@
+"""The differential test: a suite run plain and run isolated tells its user the same. ``python -m tests.differential``."""

@@ -1,0 +1,6 @@
+def test_passing():
+    pass
+
+
+def test_failing():
+    assert 0

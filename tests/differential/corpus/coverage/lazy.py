@@ -1,0 +1,4 @@
+def value(flag):
+    if flag:
+        return 1
+    return 2

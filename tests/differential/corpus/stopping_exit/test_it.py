@@ -1,0 +1,21 @@
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared():
+    print("up")
+    yield
+    print("down")
+
+
+def test_one():
+    pass
+
+
+def test_exits():
+    print("before")
+    pytest.exit("enough")
+
+
+def test_never():
+    pass

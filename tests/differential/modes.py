@@ -1,0 +1,21 @@
+"""The ways to run a suite isolated, each with the plain run that it must equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["MODES", "Mode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    plain: tuple[str, ...]
+    isolated: tuple[str, ...]
+    ordered: bool = True  #: False where tests run side by side, so that their order means nothing
+
+
+MODES: dict[str, Mode] = {
+    "loaded": Mode(("-p", "no:isolate"), ()),
+    "isolated": Mode((), ("--isolate-all",)),
+    "xdist": Mode(("-n", "2"), ("-n", "2", "--isolate-all"), ordered=False),
+}

@@ -1,0 +1,127 @@
+"""A suite, and running it: always a fresh copy at the same path, so that no run sees what another left."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.differential.explained import Explanation
+from tests.differential.recording import Facts, Recording, load
+
+__all__ = ["OUTPUT", "Expected", "Suite", "run"]
+
+PLUGIN = Path(__file__).with_name("plugin")
+#: In Suite.files: what pytest printed.
+OUTPUT = "output"
+IGNORED = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".git", ".venv")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """Of a test that cannot run plain: its outcomes, as ``phase: outcome``, and a word of its failure."""
+
+    outcome: tuple[str, ...]
+    says: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    name: str
+    source: Path
+    python: str = sys.executable
+    runs: tuple[tuple[str, ...], ...] = ((),)  #: pytest's arguments, of each of the runs in a row
+    files: tuple[str, ...] = ()  #: that a run leaves and that are compared too, from its directory, or OUTPUT
+    env: Mapping[str, str] = field(default_factory=dict)
+    explained: tuple[Explanation, ...] = ()
+    expected: Mapping[str, Expected] = field(default_factory=dict)  #: by nodeid
+    timeout_s: float = 1800.0
+
+
+def run(suite: Suite, arguments: tuple[str, ...], work: Path, label: str, *, ordered: bool) -> Recording:
+    """Run it with ``arguments`` in addition. What pytest printed is in ``work/NAME/LABEL-N.log``."""
+    place = work / suite.name
+    tree = place / "tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    shutil.copytree(suite.source, tree, symlinks=True, ignore=IGNORED)
+    recordings = []
+    for number, own in enumerate(suite.runs, start=1):
+        record, log = place / f"{label}-{number}.jsonl", place / f"{label}-{number}.log"
+        record.unlink(missing_ok=True)
+        command = [suite.python, "-m", "pytest", "-p", "isolate_recorder", f"--record-to={record}"]
+        started = time.monotonic()
+        exit_code = _run([*command, *own, *arguments], tree, suite, log)
+        wall_s = time.monotonic() - started
+        files = {name: _read(name, tree, log) for name in suite.files}
+        recordings.append(load(record, exit_code, wall_s, files, ordered=ordered))
+    return _joined(recordings)
+
+
+def _run(command: list[str], tree: Path, suite: Suite, log: Path) -> int:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    env = inherited | {
+        "PATH": f"{Path(suite.python).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(PLUGIN),
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "COLUMNS": "120",
+        **suite.env,
+    }
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            cwd=tree,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(suite.timeout_s)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+
+
+def _read(name: str, tree: Path, log: Path) -> str:
+    path = log if name == OUTPUT else tree / name
+    if not path.exists():
+        return "(none)"
+    text = path.read_text(errors="backslashreplace")
+    return _without_ours(text) if name == OUTPUT else _without_our_properties(text)
+
+
+def _without_ours(text: str) -> str:
+    """pytest's output without the lines of pytest-isolate, and with rules as short as each other."""
+    kept, skipping = [], False
+    for line in text.splitlines():
+        rule = re.match(r"=+ (.+) =+$", line)
+        if rule is not None:
+            skipping = rule[1] == "isolate"
+        if not skipping and not line.startswith("isolate: "):
+            kept.append(re.sub(r"([=_-])\1{3,}", r"\1\1\1\1", line).rstrip())
+    return "\n".join(kept)
+
+
+def _without_our_properties(text: str) -> str:
+    text = re.sub(r'<property name="isolate\.[^>]*/>', "", text)
+    return re.sub(r"<properties ?/>|<properties></properties>", "", text)
+
+
+def _joined(recordings: list[Recording]) -> Recording:
+    if len(recordings) == 1:
+        return recordings[0]
+    facts: dict[str, Facts] = {}
+    for number, recording in enumerate(recordings, start=1):
+        for nodeid, of_test in recording.facts.items():
+            facts.setdefault(nodeid, {}).update({f"run {number}: {what}": v for what, v in of_test.items()})
+    return Recording(recordings[-1].exit_code, sum(r.wall_s for r in recordings), facts)
