@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.differential.compare import Comparison, Difference, compare, differences
 from tests.differential.modes import Mode
-from tests.differential.recording import Recording
+from tests.differential.recording import SESSION, Facts, Recording
 from tests.differential.suite import Expected, Suite, run
 
 __all__ = ["Examiner", "Verdict"]
@@ -83,17 +83,18 @@ class Examiner:
         return self._plain[key]
 
 
-def _unexpected(isolated: Recording, expected: dict[str, Expected]) -> Iterator[Difference]:
-    wanted = {
+def _unexpected(isolated: Recording, expected: Mapping[str, Expected]) -> Iterator[Difference]:
+    wanted: dict[str, Facts] = {SESSION: {}}
+    wanted |= {
         nodeid: {"outcome": list(test.outcome), "says": [test.says]} for nodeid, test in expected.items()
     }
-    got = {}
-    for nodeid in isolated.facts:
-        facts = isolated.facts[nodeid]
+    got: dict[str, Facts] = {SESSION: {}}
+    for nodeid, facts in isolated.facts.items():
+        if nodeid == SESSION:
+            continue
         says = expected[nodeid].says if nodeid in expected else ""
         text = "\n".join("\n".join(lines) for what, lines in facts.items() if what.endswith("longrepr"))
         outcomes = [line.removeprefix("TestReport ") for line in facts.get("outcome", [])]
         got[nodeid] = {"outcome": outcomes, "says": [says if says in text else text]}
-    del got["(session)"]
     code = isolated.exit_code
     return iter(differences(Recording(code, 0.0, wanted), Recording(code, 0.0, got)))

@@ -16,6 +16,7 @@ RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\bpytest-\d+/", "pytest-N/"),
         (r"/tmp/tmp[a-z0-9_]{8}\b", "/tmp/tmpRANDOM"),
         (r"\btmp[a-z0-9_]{8}\b", "tmpRANDOM"),
+        (r'\btime(stamp)?="[^"]*"', 'time="TIME"'),
         (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([.,]\d+)?(Z|[+-]\d\d:?\d\d)?", "DATE"),
         (r"\b\d\d:\d\d:\d\d([.,]\d+)?\b", "TIME"),
         (r"\b\d+(\.\d+)?(e-\d+)? ?(s|ms|us|µs|seconds?|sec)\b", "DURATION"),

@@ -104,11 +104,11 @@ def _without_ours(text: str) -> str:
     """pytest's output without the lines of pytest-isolate, and with rules as short as each other."""
     kept, skipping = [], False
     for line in text.splitlines():
-        rule = re.match(r"=+ (.+) =+$", line)
+        rule = re.match(r"([=!-])\1+ (.+) \1+$", line)
         if rule is not None:
-            skipping = rule[1] == "isolate"
+            skipping = rule[2] == "isolate"
         if not skipping and not line.startswith("isolate: "):
-            kept.append(re.sub(r"([=_-])\1{3,}", r"\1\1\1\1", line).rstrip())
+            kept.append(re.sub(r"([=_!-])\1{3,}", r"\1\1\1\1", line).rstrip())
     return "\n".join(kept)
 
 

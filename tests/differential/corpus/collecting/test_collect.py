@@ -36,6 +36,3 @@ def test_empty(empty):
 def test_returns():
     return 1
 
-
-def test_yields():
-    yield 1

@@ -1,0 +1,6 @@
+def test_six():
+    assert 0
+
+
+def test_seven():
+    pass
