@@ -9,34 +9,47 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
+from _pytest._code.code import (
+    ReprEntryNative,
+    ReprExceptionInfo,
+    ReprFileLocation,
+    ReprTraceback,
+    TerminalRepr,
+)
+from _pytest._io import TerminalWriter
 from _pytest.capture import CaptureManager
 from _pytest.compat import NOTSET
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 from _pytest.fixtures import SubRequest, TopRequest
+from _pytest.junitxml import xml_key
 from _pytest.logging import LogCaptureHandler, catching_logs
 from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks
 
 __all__ = [
     "Held",
     "LongRepr",
+    "RenderedRepr",
     "capture_manager",
     "catch_log",
     "disown_fixture",
     "disown_nodes",
     "divert_hooks",
     "ensure_basetemp",
+    "failed_subtests",
     "find_fixture",
     "fix_native_id",
     "has_fixtures",
     "held_fixtures",
     "is_skipped_by_mark",
+    "junit_attributes",
+    "junit_properties",
     "long_repr",
     "move_faulthandler",
     "never_free",
@@ -47,6 +60,7 @@ __all__ = [
     "request_of",
     "restore_subtest",
     "scope_of_parameter",
+    "set_failed_subtests",
     "set_up_fixture",
     "set_up_nodes",
     "tear_down_to",
@@ -316,6 +330,58 @@ def long_repr(path: str, lineno: int, message: str, text: str) -> LongRepr:
         reprtraceback=ReprTraceback([entry], extraline=None, style="native"),
         reprcrash=ReprFileLocation(os.fspath(path), lineno, message),
     )
+
+
+class RenderedRepr(TerminalRepr):
+    """A failure text that was no plain text: of a doctest, or of a missing fixture.
+
+    The summary at the end quotes a plain one (``_get_line_with_reprcrash_message``, terminal.py).
+    ``TerminalRepr`` (_code/code.py).
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def toterminal(self, tw: TerminalWriter) -> None:
+        for line in self._text.splitlines():
+            tw.line(line)
+
+
+def failed_subtests(config: pytest.Config, report: pytest.TestReport) -> int:
+    """How many subtests of this test have failed, from which the terminal makes a failed test.
+
+    ``failed_subtests_key`` (subtests.py, since 9.0), by nodeid, and by NodeId since 9.2.
+    """
+    counts = _failed_subtests(config)
+    return int(counts.get(getattr(report, "id", report.nodeid), 0)) if counts is not None else 0
+
+
+def set_failed_subtests(config: pytest.Config, report: pytest.TestReport, count: int) -> None:
+    counts = _failed_subtests(config)
+    if counts is not None and count:
+        counts[getattr(report, "id", report.nodeid)] = count
+
+
+def _failed_subtests(config: pytest.Config) -> dict[Any, int] | None:
+    module = sys.modules.get("_pytest.subtests")
+    return config.stash.get(module.failed_subtests_key, None) if module is not None else None
+
+
+def junit_attributes(item: pytest.Item) -> dict[str, str]:
+    """Of the test's element; an empty one without ``--junitxml``.
+
+    ``xml_key``, ``LogXML.node_reporter`` and ``_NodeReporter.attrs`` (junitxml.py); in a worker of xdist
+    there is none. Takes a nodeid in all versions.
+    """
+    xml: Any = item.config.stash.get(xml_key, None)
+    attributes: dict[str, str] = xml.node_reporter(item.nodeid).attrs if xml is not None else {}
+    return attributes
+
+
+def junit_properties(config: pytest.Config) -> list[tuple[str, str]]:
+    """Of the whole suite. ``LogXML.global_properties`` (junitxml.py)."""
+    xml: Any = config.stash.get(xml_key, None)
+    return xml.global_properties if xml is not None else []
 
 
 def restore_subtest(report: pytest.TestReport, data: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pytest_isolate.errors import IsolateError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel.features import explain_failure
 from pytest_isolate.outcome import ChannelBroken, Completed, Outcome, SetupFailed
-from pytest_isolate.runner import coverage_data, pytest_private, record, replay, synthesize
+from pytest_isolate.runner import coverage_data, junit, pytest_private, record, replay, synthesize
 from pytest_isolate.runner.session import IsolateSession
 from pytest_isolate.runner.transcript import Transcript
 from pytest_isolate.runner.voyage import Voyage
@@ -49,7 +49,8 @@ def run_and_log(
         log.write_refusal(str(error))
     else:
         log.write(voyage)
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    if not log.ends_the_session:
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     log.hand_on()
 
 
@@ -178,6 +179,8 @@ class _ItemLog:
         for message in self._transcript.replay:
             if isinstance(message, WarningRecorded):
                 replay.record_warning(item, message)
+        for recorded in self._transcript.junit:
+            junit.replay(item, recorded)
         self._attach(reports, outcome, usage, voyage)
         last = len(reports) - (reports[-1:] != [] and reports[-1].when == "teardown")
         for report in reports[:last]:
@@ -217,6 +220,10 @@ class _ItemLog:
             *replay.rebuild_all(self._item, self._transcript, start=told),
             *replay.tear_down(self._item, nextitem),
         ]
+
+    @property
+    def ends_the_session(self) -> bool:
+        return isinstance(self._transcript.ending, ExitRequested | Interrupted)
 
     def hand_on(self) -> None:
         """What the test asked of the session as a whole."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_isolate.runner import pytest_private
+from pytest_isolate.runner import properties, pytest_private
 from pytest_isolate.runner.transcript import Transcript
 from pytest_isolate.sandbox.messages import Report, WarningRecorded
 
@@ -26,8 +26,8 @@ def rebuild(item: pytest.Item, message: Report) -> pytest.TestReport:
     """The report that a child sent. Raises whatever comes to mind of plugins for data that is none."""
     config = item.config
     data = dict(message.data)
-    for name in ("sections", "user_properties"):  # JSON knows no tuples
-        data[name] = [tuple(pair) for pair in data.get(name, ())]
+    data["sections"] = [tuple(pair) for pair in data.get("sections", ())]  # JSON knows no tuples
+    data["user_properties"] = [properties.unpack(pair) for pair in data.get("user_properties", ())]
     location = tuple(data["location"])
     # pytest keeps every report; what the item has already need not be kept again with each.
     data["location"] = item.location if location == item.location else location
@@ -38,6 +38,9 @@ def rebuild(item: pytest.Item, message: Report) -> pytest.TestReport:
     if not isinstance(report, pytest.TestReport) or report.nodeid != item.nodeid:
         raise TypeError(f"not a report of this test: {report!r}")
     pytest_private.restore_subtest(report, data)
+    pytest_private.set_failed_subtests(config, report, message.failed_subtests)
+    if message.rendered:
+        report.longrepr = pytest_private.RenderedRepr(str(report.longrepr))
     return report
 
 
@@ -80,15 +83,16 @@ def merge_teardown(
 
 def record_warning(item: pytest.Item, message: WarningRecorded) -> None:
     category = _warning_category(message.category)
-    try:
-        warning = category(message.text)
-    except Exception:
-        category = UserWarning
-        warning = UserWarning(f"{message.category}: {message.text}")
     location = tuple(message.location) if message.location is not None else None
     item.ihook.pytest_warning_recorded.call_historic(
         kwargs={
-            "warning_message": warnings.WarningMessage(warning, category, message.filename, message.lineno),
+            "warning_message": warnings.WarningMessage(
+                _warning(category, message.text),
+                category,
+                message.filename,
+                message.lineno,
+                source=_SOURCE if message.has_source else None,
+            ),
             "when": message.when,
             "nodeid": message.nodeid,
             "location": location,
@@ -96,11 +100,33 @@ def record_warning(item: pytest.Item, message: WarningRecorded) -> None:
     )
 
 
+#: Of what has a source, pytest says how to learn where that was made.
+_SOURCE = object()
+
+
 def _warning_category(name: str) -> type[Warning]:
-    """A warning class that is imported already: nothing is imported on a child's word."""
-    module_name, _, class_name = name.rpartition(".")
-    found = getattr(sys.modules.get(module_name), class_name, None)
-    return found if isinstance(found, type) and issubclass(found, Warning) else UserWarning
+    """A warning class that exists already: nothing is imported on a child's word. One that only the child
+    has, such as a class of a function, becomes one of the same name."""
+    for category in _subclasses(Warning):
+        if f"{category.__module__}.{category.__qualname__}" == name:
+            return category
+    module, _, class_name = name.rpartition(".")
+    return type(class_name, (UserWarning,), {"__module__": module})
+
+
+def _subclasses(cls: type[Warning]) -> Iterator[type[Warning]]:
+    yield cls
+    for subclass in cls.__subclasses__():
+        yield from _subclasses(subclass)
+
+
+def _warning(category: type[Warning], text: str) -> Warning:
+    """A warning that reads like the child's, without calling ``__init__``, which may want anything."""
+    warning = Warning.__new__(category, text)
+    try:
+        return warning if str(warning) == text else UserWarning(text)
+    except Exception:  # of its own __str__
+        return UserWarning(text)
 
 
 class Capturing:

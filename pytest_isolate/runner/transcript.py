@@ -9,6 +9,7 @@ from pytest_isolate.sandbox.messages import (
     ExitRequested,
     InternalFailure,
     Interrupted,
+    JunitRecorded,
     Message,
     Report,
     StopRequested,
@@ -24,6 +25,7 @@ class Transcript:
     ending: ExitRequested | Interrupted | InternalFailure | None = None
     stop: StopRequested | None = None
     coverage: list[Coverage] = field(default_factory=list)
+    junit: list[JunitRecorded] = field(default_factory=list)
 
     @property
     def position(self) -> int:
@@ -35,6 +37,8 @@ class Transcript:
                 self.replay.append(message)
             case Coverage():
                 self.coverage.append(message)
+            case JunitRecorded():
+                self.junit.append(message)
             case StopRequested():
                 self.stop = message
             case ExitRequested() | Interrupted() | InternalFailure():

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import pytest
 
 from pytest_isolate.kernel.readback import read_back
-from pytest_isolate.runner import coverage_data, pytest_private
+from pytest_isolate.runner import coverage_data, junit, properties, pytest_private
 from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.runner.isolation import Isolation, enter_isolation
 from pytest_isolate.runner.preparation import Preparation, Revival
@@ -111,8 +111,9 @@ def _run_items(item: pytest.Item, nextitem: pytest.Item | None, channel: ChildEn
     session = item.session
     while True:
         before = (session.shouldstop, session.shouldfail)
+        recorded = junit.watch(item)
         ending = _protocol(item, nextitem)
-        for message in (*ending, *coverage_data.collect()):
+        for message in (*ending, *recorded(), *coverage_data.collect()):
             channel.send(message)
         if (session.shouldstop, session.shouldfail) != before:
             reason = session.shouldfail or session.shouldstop
@@ -174,15 +175,17 @@ class _Reporter:
         self._channel.send(message)
 
     def report(self, report: pytest.TestReport, **_: object) -> None:
-        hook = self._config.hook
-        if report.when == "call" and report.passed:
-            # A test with failed subtests becomes a failed one here (subtests.py), from a count that only
-            # this process has.
-            hook.pytest_report_teststatus(report=report, config=self._config)
         # Counts failures against --maxfail: if this was the last, all is torn down with this test.
         self._session.pytest_runtest_logreport(report)
-        data = hook.pytest_report_to_serializable(config=self._config, report=report)
-        self._send(Report(data))
+        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        data["user_properties"] = [properties.pack(pair) for pair in report.user_properties]
+        self._send(
+            Report(
+                data,
+                rendered=isinstance(data.get("longrepr"), str) and not isinstance(report.longrepr, str),
+                failed_subtests=pytest_private.failed_subtests(self._config, report),
+            )
+        )
 
     def warning(
         self,
@@ -202,6 +205,7 @@ class _Reporter:
                 when=when,
                 nodeid=str(nodeid),
                 location=list(location) if location is not None else None,
+                has_source=warning_message.source is not None,
             )
         )
 

@@ -20,6 +20,7 @@ __all__ = [
     "Finish",
     "InternalFailure",
     "Interrupted",
+    "JunitRecorded",
     "Message",
     "Paused",
     "Report",
@@ -43,9 +44,11 @@ class Entered:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What ``pytest_report_to_serializable`` made of a report."""
+    """What ``pytest_report_to_serializable`` made of a report, and what it leaves out."""
 
     data: dict[str, Any]
+    rendered: bool  #: the failure text was no text, but an object of a kind that cannot travel
+    failed_subtests: int  #: of the test, so far, by pytest's own fixture ``subtests``
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,15 @@ class WarningRecorded:
     when: str
     nodeid: str
     location: list[Any] | None
+    has_source: bool  #: as a ResourceWarning has
+
+
+@dataclass(frozen=True, slots=True)
+class JunitRecorded:
+    """What ``record_xml_attribute`` and ``record_testsuite_property`` gave to junitxml in the child."""
+
+    attributes: dict[str, Any]
+    properties: list[Any]  #: pairs of name and value
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +151,7 @@ Message = (
     Entered
     | Report
     | WarningRecorded
+    | JunitRecorded
     | Coverage
     | StopRequested
     | ExitRequested
@@ -158,6 +171,7 @@ TYPES: dict[str, type[Message]] = {
         Entered,
         Report,
         WarningRecorded,
+        JunitRecorded,
         Coverage,
         StopRequested,
         ExitRequested,
@@ -208,6 +222,8 @@ def _fits(value: object, field: dataclasses.Field[Any]) -> bool:
             return value is None or type(value) is int
         case "list[Any] | None":
             return value is None or isinstance(value, list)
+        case "list[Any]":
+            return isinstance(value, list)
         case "dict[str, Any]":
             return isinstance(value, dict)
         case other:

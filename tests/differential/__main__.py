@@ -38,9 +38,15 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.differential", description=__doc__)
     parser.add_argument("--work", metavar="DIR", help="keep logs and recordings in DIR")
-    parser.add_argument("--mode", action="append", choices=[*MODES], help="as often as wished; isolated if not")
     parser.add_argument(
-        "--option", action="append", default=[], metavar="ARGUMENT", help="for the isolated run, as in start=spawn"
+        "--mode", action="append", choices=[*MODES], help="as often as wished; isolated if not"
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="ARGUMENT",
+        help="for the isolated run, as in start=spawn",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     compare = commands.add_parser("compare", help="a directory with tests")

@@ -62,9 +62,7 @@ class Examiner:
         (self.work / suite.name).mkdir(parents=True, exist_ok=True)
         if suite.expected:
             isolated = run(suite, mode.isolated, self.work, name, ordered=mode.ordered)
-            return Verdict(
-                suite, name, None, isolated, Comparison([*_unexpected(isolated, suite.expected)])
-            )
+            return Verdict(suite, name, None, isolated, Comparison([*_unexpected(isolated, suite.expected)]))
         plain, again = self._plain_of(suite, name, mode)
         isolated = run(suite, mode.isolated, self.work, name, ordered=mode.ordered)
         known = suite.explained

@@ -46,9 +46,8 @@ def load_toml(path: Path) -> dict[str, Any]:
 
 def explanations(rows: Iterable[Mapping[str, Any]]) -> list[Explanation]:
     """Raises TypeError for a key that is none: a typing error shall not explain everything."""
-    return [
-        Explanation(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-        )
-        for row in rows
-    ]
+    return [Explanation(**{key: _frozen(value) for key, value in row.items()}) for row in rows]
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

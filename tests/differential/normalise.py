@@ -23,10 +23,11 @@ RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?i)\b(pid|process|tid|thread)([\"']?[ =:#(]{1,3})\d+\b", r"\1\2NUMBER"),
         (r"((?:127\.0\.0\.1|localhost|0\.0\.0\.0|\[?::1\]?|::)['\"]?(?::|, ))\d{4,5}\b", r"\1PORT"),
         (r"\b(port)([ =:]{1,3})\d{4,5}\b", r"\1\2PORT"),
+        (r"\b\d+\.\d{4,}(e[+-]?\d+)?\b", "FLOAT"),
         (r"\b\d{12,}\b", "NUMBER"),  # thread identifiers, nanoseconds
+        (r"\b(Task|Thread|Process|Dummy)-\d+\b", r"\1-N"),  # counted per process
         (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "UUID"),
         (r"\b[0-9a-f]{32}\b", "HEX"),
-        (r"\b\d\.\d{4,}(e[+-]?\d+)?\b", "FLOAT"),
     )
 )
 

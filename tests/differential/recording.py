@@ -33,8 +33,15 @@ class Recording:
         return len(self.facts.keys() - {SESSION})
 
 
-def load(path: Path, exit_code: int, wall_s: float, files: dict[str, str], *, ordered: bool) -> Recording:
-    """``files``: what else a run left, by name; ``ordered``: whether the order of tests means something."""
+def load(
+    path: Path, exit_code: int, wall_s: float, files: dict[str, str], *, tree: Path, ordered: bool
+) -> Recording:
+    """``files``: what else a run left, by name; ``tree``: the directory it ran in, which pytest names in full as long
+    as the working directory is another; ``ordered``: whether the order of tests means something."""
+
+    def lines(text: str) -> list[str]:
+        return normalise(text.replace(f"{tree}/", "")).splitlines() or [""]
+
     facts: dict[str, Facts] = defaultdict(lambda: defaultdict(list))
     order: list[str] = []
     for event in _events(path):
@@ -42,11 +49,11 @@ def load(path: Path, exit_code: int, wall_s: float, files: dict[str, str], *, or
         if event["kind"] == "start" and nodeid not in order[-1:]:
             order.append(nodeid)
         for what, line in _facts(event):
-            facts[nodeid][what] += normalise(line).splitlines() or [""]
+            facts[nodeid][what] += lines(line)
     session = facts[SESSION]
     session["exit code"] = [str(exit_code)]
     for name, text in files.items():
-        session[name] = normalise(text).splitlines()
+        session[name] = lines(text)
     if ordered:
         session["order"] = order
     for of_test in facts.values():
@@ -71,7 +78,9 @@ def _facts(event: dict[str, Any]) -> Iterator[tuple[str, str]]:
         case "report":
             yield from _report_facts(event)
         case "warning":
-            text = f"{event['when']} {event['place']} {event['category']}: {event['text']} {event['location']}"
+            text = (
+                f"{event['when']} {event['place']} {event['category']}: {event['text']} {event['location']}"
+            )
             yield "warnings", text
         case "collect":
             yield "collection", f"{event['outcome']}\n{event['longrepr']}"
@@ -87,13 +96,12 @@ def _report_facts(event: dict[str, Any]) -> Iterator[tuple[str, str]]:
     xfail = "" if event["wasxfail"] is None else f" xfail: {event['wasxfail']!r}"
     yield "outcome", f"{event['type']} {when}: {event['outcome']}{xfail}{subtest}"
     if event["longrepr"] is not None:
-        yield f"{when} longrepr", event["longrepr_type"]
         yield f"{when} longrepr", event["longrepr"]
     for title, text in event["sections"]:
         yield f"{when} sections", f"-- {title} --\n{text}"
     for name, value in event["properties"]:
         if not str(name).startswith(OURS):
-            yield f"{when} properties", f"{name} = {value!r}"
+            yield f"{when} properties", f"{name} = {value}"
     yield f"{when} location", str(event["location"])
     for keyword in event["keywords"]:
         yield "keywords", f"{when} {keyword}"

@@ -60,7 +60,7 @@ def run(suite: Suite, arguments: tuple[str, ...], work: Path, label: str, *, ord
         exit_code = _run([*command, *own, *arguments], tree, suite, log)
         wall_s = time.monotonic() - started
         files = {name: _read(name, tree, log) for name in suite.files}
-        recordings.append(load(record, exit_code, wall_s, files, ordered=ordered))
+        recordings.append(load(record, exit_code, wall_s, files, tree=tree, ordered=ordered))
     return _joined(recordings)
 
 
@@ -114,7 +114,8 @@ def _without_ours(text: str) -> str:
 
 def _without_our_properties(text: str) -> str:
     text = re.sub(r'<property name="isolate\.[^>]*/>', "", text)
-    return re.sub(r"<properties ?/>|<properties></properties>", "", text)
+    text = re.sub(r"<properties ?/>|<properties></properties>", "", text)
+    return re.sub(r"(<testcase [^>]*)></testcase>", r"\1 />", text).replace("><", ">\n<")
 
 
 def _joined(recordings: list[Recording]) -> Recording:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -44,7 +44,6 @@ class Recorder:
     def _write(self, kind: str, **fields: Any) -> None:
         if os.getpid() != self._pid:  # a test's own fork, or the child of an isolated test
             return
-        # Not as the object's own text, which may name addresses: JSON knows few types, and a repr will do.
         self._file.write(json.dumps({"kind": kind, **fields}, default=repr, skipkeys=True) + "\n")
         self._file.flush()
 
@@ -68,20 +67,19 @@ class Recorder:
             outcome=report.outcome,
             wasxfail=getattr(report, "wasxfail", None),
             longrepr=report.longreprtext if report.longrepr is not None else None,
-            longrepr_type=type(report.longrepr).__name__,
             sections=list(report.sections),
-            properties=[[name, value] for name, value in report.user_properties],
+            properties=[[str(name), repr(value)] for name, value in report.user_properties],
             keywords=sorted(map(str, report.keywords)),
             location=list(report.location),
         )
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_report_teststatus(self, report: pytest.TestReport) -> Iterator[None]:
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> Generator[None, Any, Any]:
         """Only as the terminal asks for it: asking counts, in plugins such as subtests."""
-        status: Any = yield
+        status = yield
         if isinstance(report, pytest.TestReport):
             self._write("status", nodeid=report.nodeid, when=report.when, status=_plain(status))
-        return status  # type: ignore[return-value]  # the value of a wrapper's generator
+        return status
 
     @pytest.hookimpl(trylast=True)
     def pytest_warning_recorded(

@@ -1,3 +1,7 @@
+import datetime
+import enum
+import pathlib
+
 import pytest
 
 
@@ -48,7 +52,18 @@ def test_user_properties(request):
 def test_tuple_and_list(record_property):
     record_property("list", [1, 2])
     record_property("tuple", (1, 2))
-    record_property("dict", {"a": 1})
+    record_property("dict", {"a": (1, None)})
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+def test_objects(record_property):
+    record_property("path", pathlib.PurePath("/a/b"))
+    record_property("date", datetime.date(2026, 1, 2))
+    record_property("enum", Level.LOW)
+    record_property("set", {1})
 
 
 def test_output(capsys):
