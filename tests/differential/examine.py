@@ -27,7 +27,7 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        return not self.comparison.unexplained
+        return not self.comparison.unexplained and self.isolated.tests > 0
 
     def lines(self) -> Iterator[str]:
         found = self.comparison
@@ -43,8 +43,8 @@ class Verdict:
             yield f"  explained, {count}: {explanation.tests}: {explanation.reason}"
         for name in found.unsteady:
             yield f"  unsteady, as plain runs differ in it too: {name}"
-        if self.plain is not None and not self.plain.tests:
-            yield "  nothing ran: the plain run recorded no test"
+        if not self.isolated.tests:
+            yield "  nothing ran"
 
 
 def _indented(lines: Iterable[str]) -> Iterator[str]:
