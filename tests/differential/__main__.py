@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.differential import corpus_suites, third_party
@@ -25,14 +25,22 @@ def main(arguments: list[str] | None = None) -> int:
         work.mkdir(parents=True, exist_ok=True)
         match options.command:
             case "compare":
-                suites = [_suite_of(options)]
+                suites: Iterable[Suite] = [_suite_of(options)]
             case "corpus":
                 suites = corpus_suites.suites(options.names)
             case "pytest":
-                suites = third_party.prepare_pytest(work, options.names)
+                suites = third_party.suites_of_pytest(work, options.names)
             case "suites":
-                return third_party.main(work, options.names)
-        return _examine(suites, options.mode or ["isolated"], options.option, work)
+                suites = third_party.suites(work, options.names)
+        verdicts = _examine(suites, options.mode or ["isolated"], options.option, work)
+        good = []
+        for verdict in verdicts:
+            print(*verdict.lines(), sep="\n", flush=True)
+            good.append(verdict.good)
+            if options.record:
+                third_party.record(verdict)
+        print(f"{len(good)} comparisons, {good.count(False)} with unexplained differences")
+        return 0 if all(good) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,10 +64,15 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("arguments", nargs="*", help="of pytest; after --")
     for name, text in (
         ("corpus", "the suites of tests/differential/corpus"),
-        ("pytest", "pytest's own tests; NAME: a line of pytest.toml"),
-        ("suites", "the third-party suites of suites.toml, into docs/explanation/third-party-suites.md"),
+        ("pytest", "pytest's own tests; NAME: a part of pytest.toml"),
+        ("suites", "the third-party suites of suites.toml"),
     ):
         commands.add_parser(name, help=text).add_argument("names", nargs="*", metavar="NAME")
+    for name in ("pytest", "suites"):
+        commands.choices[name].add_argument(
+            "--record", action="store_true", help="into docs/explanation/third-party-suites.md"
+        )
+    parser.set_defaults(record=False)
     return parser
 
 
@@ -74,20 +87,16 @@ def _suite_of(options: argparse.Namespace) -> Suite:
     )
 
 
-def _examine(suites: Iterable[Suite], modes: list[str], extra: list[str], work: Path) -> int:
+def _examine(suites: Iterable[Suite], modes: list[str], extra: list[str], work: Path) -> Iterator[Verdict]:
     examiner = Examiner(work)
-    verdicts: list[Verdict] = []
     for suite in suites:
         for name in modes:
+            if suite.modes and name not in suite.modes:
+                continue
             mode = MODES[name]
             flags = tuple(f"--isolate-{option}" for option in extra)
             mode = Mode(mode.plain, mode.isolated + flags, mode.ordered)
-            verdict = examiner.examine(suite, name, mode)
-            print(*verdict.lines(), sep="\n", flush=True)
-            verdicts.append(verdict)
-    bad = [f"{v.suite.name} ({v.mode})" for v in verdicts if not v.good]
-    print(f"{len(verdicts)} comparisons, {len(bad)} with unexplained differences", *bad, sep="\n  ")
-    return 1 if bad else 0
+            yield examiner.examine(suite, name, mode)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,11 @@ class Mode:
     ordered: bool = True  #: False where tests run side by side, so that their order means nothing
 
 
+XDIST = ("-n", "2", "--dist", "loadfile")
+
 MODES: dict[str, Mode] = {
     "loaded": Mode(("-p", "no:isolate"), ()),
     "isolated": Mode((), ("--isolate-all",)),
-    "xdist": Mode(("-n", "2"), ("-n", "2", "--isolate-all"), ordered=False),
+    # loadfile: or it would be chance which test of a module sets up what they share.
+    "xdist": Mode(XDIST, (*XDIST, "--isolate-all"), ordered=False),
 }

@@ -69,7 +69,9 @@ def test_exit_codes_are_compared(tmp_path: Path) -> None:
 def test_explained_and_unsteady_ones_are_told_apart(tmp_path: Path) -> None:
     plain = recording(tmp_path, {}, {"nodeid": "t.py::u[a]"}, {"nodeid": "t.py::v"})
     again = recording(tmp_path, {}, {"nodeid": "t.py::u[a]", "outcome": "failed"}, {"nodeid": "t.py::v"})
-    changed = [{"nodeid": f"t.py::{name}", "outcome": "failed"} for name in ("t", "u[a]", "v")]
+    changed: list[dict[str, object]] = [
+        {"nodeid": f"t.py::{name}", "outcome": "failed"} for name in ("t", "u[a]", "v")
+    ]
     isolated = recording(tmp_path, *changed)
     known = [Explanation(tests="t.py::v", what=("out*",), reason="because")]
     found = compare(plain, isolated, again, known, "isolated")
