@@ -1,4 +1,7 @@
-"""What the fixture ``isolation`` gives to a test."""
+"""What the fixture ``isolation`` gives to a test.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 

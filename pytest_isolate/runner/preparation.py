@@ -40,7 +40,8 @@ def prepare(item: pytest.Item, ownership: Ownership, *, take_output: bool) -> Pr
     __tracebackhide__ = True
     started = time.perf_counter()
     error: BaseException | None = None
-    with replay.Capturing(item.config), pytest_private.catch_log(item.config) as log:
+    with replay.Capturing(item.config), pytest_private.catch_log(item.config, "setup") as log:
+        _seed(item)
         try:
             ownership.set_up(item)
         except (pytest.exit.Exception, KeyboardInterrupt):
@@ -50,6 +51,13 @@ def prepare(item: pytest.Item, ownership: Ownership, *, take_output: bool) -> Pr
                 error = None if pytest_private.remembers(item.session, raised) else raised
     out, err = pytest_private.read_capture(item.config) if take_output else ("", "")
     return Preparation(duration_s=time.perf_counter() - started, error=error, out=out, err=err, log=log)
+
+
+def _seed(item: pytest.Item) -> None:
+    """pytest-randomly seeds random generators before each set-up."""
+    randomly = item.config.pluginmanager.getplugin("randomly")
+    if randomly is not None:
+        randomly.pytest_runtest_setup(item)
 
 
 class Revival:
@@ -65,6 +73,6 @@ class Revival:
             return
         sys.stdout.write(preparation.out)
         sys.stderr.write(preparation.err)
-        pytest_private.replay_log(preparation.log)
+        pytest_private.replay_log(item.config, preparation.log)
         if preparation.error is not None:
             raise preparation.error

@@ -35,7 +35,7 @@ from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks
 __all__ = [
     "Held",
     "LongRepr",
-    "RenderedRepr",
+    "add_to_junit",
     "capture_manager",
     "catch_log",
     "disown_fixture",
@@ -45,14 +45,17 @@ __all__ = [
     "failed_subtests",
     "find_fixture",
     "fix_native_id",
+    "format_log",
     "has_fixtures",
     "held_fixtures",
+    "is_opaque",
     "is_skipped_by_mark",
     "junit_attributes",
-    "junit_properties",
+    "junit_suite_properties",
     "long_repr",
     "move_faulthandler",
     "never_free",
+    "opaque_repr",
     "read_capture",
     "remembers",
     "replay_log",
@@ -277,21 +280,37 @@ def read_capture(config: pytest.Config) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def catch_log(config: pytest.Config) -> Iterator[list[logging.LogRecord]]:
-    """The records that the report of a phase would show; gives the list, which fills.
+def catch_log(config: pytest.Config, when: str) -> Iterator[list[logging.LogRecord]]:
+    """The records that the report of a phase would show; gives the list, which fills. Live logs name the
+    phase.
 
-    ``LoggingPlugin.log_level``, ``catching_logs``, ``LogCaptureHandler`` (logging.py, since 6.0).
+    ``LoggingPlugin.log_level`` and ``log_cli_handler``, ``catching_logs``, ``LogCaptureHandler`` (logging.py,
+    since 6.0).
     """
     plugin: Any = config.pluginmanager.getplugin("logging-plugin")
     if plugin is None:
         yield []
         return
+    plugin.log_cli_handler.set_when(when)
     with catching_logs(LogCaptureHandler(), level=plugin.log_level) as handler:
         yield handler.records
 
 
-def replay_log(records: list[logging.LogRecord]) -> None:
-    """In a phase of a test: as if it had been logged just now, for reports and ``caplog`` only."""
+def format_log(config: pytest.Config, records: list[logging.LogRecord]) -> str:
+    """As reports show it. ``LoggingPlugin.formatter`` (logging.py, since 3.3)."""
+    plugin: Any = config.pluginmanager.getplugin("logging-plugin")
+    return "\n".join(map(plugin.formatter.format, records)) if records else ""
+
+
+def replay_log(config: pytest.Config, records: list[logging.LogRecord]) -> None:
+    """In a phase of a test: as if it had been logged just now, for reports and ``caplog`` only.
+
+    Live logs have shown it, and the phase: ``_LiveLoggingStreamHandler._section_name_shown`` (logging.py).
+    """
+    plugin: Any = config.pluginmanager.getplugin("logging-plugin")
+    live: Any = plugin.log_cli_handler if plugin is not None else None
+    if hasattr(live, "_section_name_shown") and any(record.levelno >= live.level for record in records):
+        live._section_name_shown = True
     for handler in logging.getLogger().handlers:
         if isinstance(handler, LogCaptureHandler):
             for record in records:
@@ -332,21 +351,6 @@ def long_repr(path: str, lineno: int, message: str, text: str) -> LongRepr:
     )
 
 
-class RenderedRepr(TerminalRepr):
-    """A failure text that was no plain text: of a doctest, or of a missing fixture.
-
-    The summary at the end quotes a plain one (``_get_line_with_reprcrash_message``, terminal.py).
-    ``TerminalRepr`` (_code/code.py).
-    """
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def toterminal(self, tw: TerminalWriter) -> None:
-        for line in self._text.splitlines():
-            tw.line(line)
-
-
 def failed_subtests(config: pytest.Config, report: pytest.TestReport) -> int:
     """How many subtests of this test have failed, from which the terminal makes a failed test.
 
@@ -367,23 +371,6 @@ def _failed_subtests(config: pytest.Config) -> dict[Any, int] | None:
     return config.stash.get(module.failed_subtests_key, None) if module is not None else None
 
 
-def junit_attributes(item: pytest.Item) -> dict[str, str]:
-    """Of the test's element; an empty one without ``--junitxml``.
-
-    ``xml_key``, ``LogXML.node_reporter`` and ``_NodeReporter.attrs`` (junitxml.py); in a worker of xdist
-    there is none. Takes a nodeid in all versions.
-    """
-    xml: Any = item.config.stash.get(xml_key, None)
-    attributes: dict[str, str] = xml.node_reporter(item.nodeid).attrs if xml is not None else {}
-    return attributes
-
-
-def junit_properties(config: pytest.Config) -> list[tuple[str, str]]:
-    """Of the whole suite. ``LogXML.global_properties`` (junitxml.py)."""
-    xml: Any = config.stash.get(xml_key, None)
-    return xml.global_properties if xml is not None else []
-
-
 def restore_subtest(report: pytest.TestReport, data: dict[str, Any]) -> None:
     """The parameters of a subtest as they were: each trip through JSON adds a layer of quotes to them.
 
@@ -397,3 +384,51 @@ def restore_subtest(report: pytest.TestReport, data: dict[str, Any]) -> None:
 def fix_native_id() -> None:
     """After the hop: ``threading`` remembers the thread id of the process that was forked."""
     threading.current_thread()._set_native_id()  # type: ignore[attr-defined]
+
+
+class _OpaqueRepr(TerminalRepr):
+    """A failure that only prints itself, without the crash that the short summary would name."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def toterminal(self, tw: TerminalWriter) -> None:
+        tw.line(self._text)
+
+
+def is_opaque(longrepr: object) -> bool:
+    """Whether ``pytest_report_to_serializable`` makes it a string: failures of doctests and custom items.
+
+    ``_report_to_json`` (reports.py).
+    """
+    return hasattr(longrepr, "toterminal") and not (
+        hasattr(longrepr, "reprtraceback") and hasattr(longrepr, "reprcrash")
+    )
+
+
+def opaque_repr(text: str) -> TerminalRepr:
+    return _OpaqueRepr(text)
+
+
+def junit_suite_properties(config: pytest.Config) -> list[tuple[str, str]]:
+    """``LogXML.global_properties`` (junitxml.py, since 4.5)."""
+    xml = config.stash.get(xml_key, None)
+    return [*xml.global_properties] if xml is not None else []
+
+
+def junit_attributes(item: pytest.Item) -> dict[str, str]:
+    """What ``record_xml_attribute`` has added, in a child. ``_NodeReporter.attrs`` (junitxml.py)."""
+    xml = item.config.stash.get(xml_key, None)
+    return dict(xml.node_reporter(_junit_id(item)).attrs) if xml is not None else {}
+
+
+def add_to_junit(item: pytest.Item, properties: list[tuple[str, str]], attributes: dict[str, str]) -> None:
+    xml = item.config.stash.get(xml_key, None)
+    if xml is not None:
+        xml.global_properties.extend(properties)  # escaped already
+        xml.node_reporter(_junit_id(item)).attrs.update(attributes)
+
+
+def _junit_id(item: pytest.Item) -> Any:
+    """What ``LogXML.node_reporter`` takes: ``Node.id`` since 9.2, else the nodeid."""
+    return getattr(item, "id", item.nodeid)

@@ -1,4 +1,7 @@
-"""The parent's side of one item: into a sandbox with it, and what happens there replayed as its reports."""
+"""The parent's side of one item: into a sandbox with it, and what happens there replayed as its reports.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,16 @@ from pytest_isolate.errors import IsolateError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel.features import explain_failure
 from pytest_isolate.outcome import ChannelBroken, Completed, Outcome, SetupFailed
-from pytest_isolate.runner import coverage_data, junit, pytest_private, record, replay, synthesize
+from pytest_isolate.runner import (
+    carry,
+    coverage_data,
+    current_test,
+    pytest_private,
+    record,
+    replay,
+    reruns,
+    synthesize,
+)
 from pytest_isolate.runner.session import IsolateSession
 from pytest_isolate.runner.transcript import Transcript
 from pytest_isolate.runner.voyage import Voyage
@@ -39,23 +51,34 @@ def run_and_log(
             return
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     _cancel_timeout(item)
+    current_test.show(item, "setup")
     log = _ItemLog(session, item, nextitem)
     try:
         voyage = _board(session, item, nextitem, spec, missing)
         voyage.wait()
+        while log.set_aside(voyage):
+            voyage = _board(session, item, nextitem, spec, missing, log.attempts)
+            voyage.wait()
     except (IsolateError, OSError) as error:
         # What this test asks for is not to be had, or the machine is out of something: its error alone.
         session.voyage = None
         log.write_refusal(str(error))
     else:
         log.write(voyage)
+    finally:
+        current_test.clear()
     if not log.ends_the_session:
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     log.hand_on()
 
 
 def _board(
-    session: IsolateSession, item: pytest.Item, nextitem: pytest.Item | None, spec: Spec, missing: Missing
+    session: IsolateSession,
+    item: pytest.Item,
+    nextitem: pytest.Item | None,
+    spec: Spec,
+    missing: Missing,
+    earlier_attempts: int = 0,
 ) -> Voyage:
     """The sandbox that waits for ``item``, or a new one."""
     voyage = session.voyage
@@ -64,7 +87,7 @@ def _board(
         return voyage
     if voyage is not None:
         _leave(voyage, item)
-    voyage = session.voyage = Voyage(session, item, spec)
+    voyage = session.voyage = Voyage(session, item, spec, earlier_attempts)
     voyage.prepare(item, nextitem)
     plan = session.plan_for(spec)  # not before: a fixture may have changed the working directory
     voyage.start(session.degrade(plan) if missing is Missing.DEGRADE else plan, nextitem)
@@ -123,6 +146,28 @@ class _ItemLog:
         self._nextitem = nextitem
         self._transcript = Transcript()
         self._start_ts = time.time()
+        self._earlier: list[pytest.TestReport] = []  # of attempts that another followed
+        self._last: tuple[list[pytest.TestReport], Outcome] | None = None
+
+    @property
+    def attempts(self) -> int:
+        """How many times the test has been run by now, and is to be run again."""
+        return sum(report.outcome == reruns.RERUN for report in self._earlier)
+
+    def set_aside(self, voyage: Voyage) -> bool:
+        """Whether the test's process died and the test is to run again; then this attempt is over."""
+        if isinstance(voyage.run.outcome, Completed | SetupFailed | None):
+            return False
+        self._transcript = voyage.run.transcript
+        self._last = reports, outcome = self._reports(voyage)
+        attempts = 1 + sum(report.outcome == reruns.RERUN for report in [*self._earlier, *reports])
+        if not reruns.wants_again(self._item, reports, attempts, synthesize.explain(outcome)):
+            return False
+        reruns.mark_as_rerun(reports, attempts - 1)
+        self._deliver()
+        self._earlier += reports
+        self._last = None
+        return True
 
     def write_refusal(self, message: str) -> None:
         reports = synthesize.refusal(self._item, message)
@@ -130,9 +175,11 @@ class _ItemLog:
 
     def write(self, voyage: Voyage) -> None:
         self._transcript = voyage.run.transcript
-        reports, outcome = self._reports(voyage)
+        reports, outcome = self._last or self._reports(voyage)
+        reports = reruns.forget_superseded([*self._earlier, *reports])
         if reports:
             reports[0].duration += voyage.shared_s(self._item)
+        reruns.count_attempts(self._item, reports)
         self._log(reports, outcome, voyage.run.usage, voyage)
 
     # ---- the reports ----------------------------------------------------------------------------
@@ -145,6 +192,7 @@ class _ItemLog:
         try:
             for report in replay.rebuild_all(self._item, self._transcript):
                 reports.append(report)
+            reruns.add_earlier(self._item, reports, self.attempts)
         except Exception as error:  # a child may send anything
             outcome = ChannelBroken(f"a report that is none: {error!r}")
         if isinstance(outcome, SetupFailed):
@@ -176,25 +224,34 @@ class _ItemLog:
         self, reports: list[pytest.TestReport], outcome: Outcome, usage: Usage, voyage: Voyage | None
     ) -> None:
         item = self._item
-        for message in self._transcript.replay:
-            if isinstance(message, WarningRecorded):
-                replay.record_warning(item, message)
-        for recorded in self._transcript.junit:
-            junit.replay(item, recorded)
+        self._deliver()
+        current_test.show(item, "teardown")
         self._attach(reports, outcome, usage, voyage)
         last = len(reports) - (reports[-1:] != [] and reports[-1].when == "teardown")
         for report in reports[:last]:
+            if report.when == "setup" and report is not reports[0]:  # another attempt
+                item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+                item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
             item.ihook.pytest_runtest_logreport(report=report)
         teardown = replay.merge_teardown(reports[last:], self._tear_down(voyage))
         self._attach([*reports[:last], *teardown], outcome, usage, voyage)
         for report in teardown:
             item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_isolate_finished(item=item, outcome=outcome, usage=usage)
+
+    def _deliver(self) -> None:
+        """To those who would have heard of it had the test run here: all but the reports."""
+        item = self._item
+        for message in self._transcript.replay:
+            if isinstance(message, WarningRecorded):
+                replay.record_warning(item, message)
+        for carried in self._transcript.carried:
+            carry.deliver(item, carried)
         for measured in self._transcript.coverage:
             try:
                 coverage_data.merge(measured)
             except Exception as error:  # a child may send anything
                 item.warn(pytest.PytestWarning(f"coverage of this test is lost: {error!r}"))
-        item.ihook.pytest_isolate_finished(item=item, outcome=outcome, usage=usage)
 
     def _attach(
         self, reports: list[pytest.TestReport], outcome: Outcome, usage: Usage, voyage: Voyage | None
@@ -235,8 +292,8 @@ class _ItemLog:
         match self._transcript.ending:
             case ExitRequested(reason, returncode):
                 pytest.exit(reason, returncode)
-            case Interrupted():
-                raise KeyboardInterrupt
+            case Interrupted(text, filename, lineno):
+                replay.raise_at(KeyboardInterrupt(text), filename, lineno)
 
 
 def _worker_name() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -12,7 +13,10 @@ from pytest_isolate.runner import properties, pytest_private
 from pytest_isolate.runner.transcript import Transcript
 from pytest_isolate.sandbox.messages import Report, WarningRecorded
 
-__all__ = ["Capturing", "merge_teardown", "rebuild_all", "record_warning", "tear_down"]
+__all__ = ["Capturing", "merge_teardown", "raise_at", "rebuild_all", "record_warning", "tear_down"]
+
+#: compile() reads them all; the number comes from the child.
+MAX_LINES = 10**6
 
 
 def rebuild_all(item: pytest.Item, transcript: Transcript, *, start: int = 0) -> Iterator[pytest.TestReport]:
@@ -37,10 +41,10 @@ def rebuild(item: pytest.Item, message: Report) -> pytest.TestReport:
     report: pytest.TestReport = config.hook.pytest_report_from_serializable(config=config, data=data)
     if not isinstance(report, pytest.TestReport) or report.nodeid != item.nodeid:
         raise TypeError(f"not a report of this test: {report!r}")
+    if message.opaque and isinstance(report.longrepr, str):
+        report.longrepr = pytest_private.opaque_repr(report.longrepr)
     pytest_private.restore_subtest(report, data)
     pytest_private.set_failed_subtests(config, report, message.failed_subtests)
-    if message.rendered:
-        report.longrepr = pytest_private.RenderedRepr(str(report.longrepr))
     return report
 
 
@@ -48,18 +52,19 @@ def tear_down(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.Te
     """Tear down what the parent has set up and ``nextitem`` does not share; a report if that fails or says
     something."""
     config = item.config
-    with Capturing(config):
+    with Capturing(config), pytest_private.catch_log(config, "teardown") as records:
         call = pytest.CallInfo.from_call(
             lambda: pytest_private.tear_down_to(item.session, nextitem),
             when="teardown",
             reraise=(pytest.exit.Exception, KeyboardInterrupt),
         )
     out, err = pytest_private.read_capture(config)
-    if call.excinfo is None and not out and not err:
+    log = pytest_private.format_log(config, records)
+    if call.excinfo is None and not (out or err or log):
         return []
     # Not by the hook: its implementations expect the item's own protocol around them, which ran in the child.
     report = pytest.TestReport.from_item_and_call(item, call)
-    for name, text in (("stdout", out), ("stderr", err)):
+    for name, text in (("stdout", out), ("stderr", err), ("log", log)):
         if text:
             report.sections.append((f"Captured {name} teardown", text))
     return [report]
@@ -74,25 +79,41 @@ def merge_teardown(
         if child is None or (child.failed and parent.failed):
             reports = [*reports, parent]
             continue
-        child.sections = [*child.sections, *(s for s in parent.sections if s not in child.sections)]
+        child.sections = _merged(child.sections, parent.sections)
         child.duration += parent.duration
         if parent.failed:
             child.outcome, child.longrepr = parent.outcome, parent.longrepr
     return reports
 
 
+def _merged(sections: list[tuple[str, str]], added: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Sections of one title are one, as what was captured in one phase is."""
+    texts = dict(sections)
+    for title, text in added:
+        before = texts.get(title, "")
+        if not before.endswith(text):  # the parent's report has a copy of what all reports of the item share
+            newline = "\n" if before and not before.endswith("\n") else ""
+            texts[title] = before + newline + text
+    return [*texts.items()]
+
+
 def record_warning(item: pytest.Item, message: WarningRecorded) -> None:
     category = _warning_category(message.category)
+    warning_message = warnings.WarningMessage(
+        _warning(category, message.text),
+        category,
+        message.filename,
+        message.lineno,
+        source=_SOURCE if message.has_source else None,
+    )
+    if message.when == "runtest":
+        # pytest records the warnings of this test and reports them at its end: there, in their order.
+        warnings._showwarnmsg(warning_message)  # type: ignore[attr-defined]
+        return
     location = tuple(message.location) if message.location is not None else None
     item.ihook.pytest_warning_recorded.call_historic(
         kwargs={
-            "warning_message": warnings.WarningMessage(
-                _warning(category, message.text),
-                category,
-                message.filename,
-                message.lineno,
-                source=_SOURCE if message.has_source else None,
-            ),
+            "warning_message": warning_message,
             "when": message.when,
             "nodeid": message.nodeid,
             "location": location,
@@ -127,6 +148,13 @@ def _warning(category: type[Warning], text: str) -> Warning:
         return warning if str(warning) == text else UserWarning(text)
     except Exception:  # of its own __str__
         return UserWarning(text)
+
+
+def raise_at(error: BaseException, filename: str, lineno: int) -> NoReturn:
+    """Raise with the child's place as the last frame of the traceback, which is the one that pytest shows."""
+    lines = "\n" * (min(max(lineno, 1), MAX_LINES) - 1)
+    exec(compile(f"{lines}raise error", filename, "exec"), {"error": error})
+    raise AssertionError("not reached")
 
 
 class Capturing:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pytest_isolate.sandbox.messages import (
+    Carried,
     Coverage,
     ExitRequested,
     InternalFailure,
     Interrupted,
-    JunitRecorded,
     Message,
     Report,
     StopRequested,
@@ -25,7 +25,7 @@ class Transcript:
     ending: ExitRequested | Interrupted | InternalFailure | None = None
     stop: StopRequested | None = None
     coverage: list[Coverage] = field(default_factory=list)
-    junit: list[JunitRecorded] = field(default_factory=list)
+    carried: list[Carried] = field(default_factory=list)
 
     @property
     def position(self) -> int:
@@ -37,8 +37,8 @@ class Transcript:
                 self.replay.append(message)
             case Coverage():
                 self.coverage.append(message)
-            case JunitRecorded():
-                self.junit.append(message)
+            case Carried():
+                self.carried.append(message)
             case StopRequested():
                 self.stop = message
             case ExitRequested() | Interrupted() | InternalFailure():

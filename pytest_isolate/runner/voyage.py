@@ -2,10 +2,13 @@
 
 What becomes of each test is kept here until ``relay.py`` logs it. The parent names each test when its turn
 comes, so none runs that plain pytest would not have come to.
+
+PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -15,7 +18,7 @@ import pytest
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.outcome import Completed, Outcome
-from pytest_isolate.runner import worker
+from pytest_isolate.runner import current_test, worker
 from pytest_isolate.runner.fixtures import Ownership, Parameters, sandbox_node
 from pytest_isolate.runner.isolation import Isolation
 from pytest_isolate.runner.preparation import Preparation, prepare
@@ -23,7 +26,7 @@ from pytest_isolate.runner.session import IsolateSession
 from pytest_isolate.runner.transcript import Transcript
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.flight import Flight
-from pytest_isolate.sandbox.messages import Entered, Finish, Message, RunNext
+from pytest_isolate.sandbox.messages import Entered, Finish, Message, Report, RunNext
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Result
 from pytest_isolate.spec import Scope, Spec
@@ -58,13 +61,16 @@ class TestRun:
 class Voyage:
     """Made for its first item, which may be followed by others that plan and fixtures allow."""
 
-    def __init__(self, session: IsolateSession, item: pytest.Item, spec: Spec) -> None:
+    def __init__(
+        self, session: IsolateSession, item: pytest.Item, spec: Spec, earlier_attempts: int = 0
+    ) -> None:
         self._session = session
         self._node = sandbox_node(item, spec.scope)
         self._ownership = Ownership(spec, session.fresh_fixtures)
         self._parameters: Parameters = {}
         self._preparations: dict[pytest.Item, Preparation] = {}
         self.spec = spec
+        self._earlier_attempts = earlier_attempts
         self._plan: Plan | None = None
         self._flight: Flight | None = None
         self._result: Result | None = None
@@ -135,6 +141,8 @@ class Voyage:
             preparations={item: p for item, p in self._preparations.items() if not p.is_silent},
             isolation=self._isolation,
             host=self._session.inodes,
+            earlier_attempts=self._earlier_attempts,
+            random_state=random.getstate(),
         )
         self._flight = self._session.launcher.start(
             plan,
@@ -191,6 +199,8 @@ class Voyage:
             self.evidence = self._evidence(message.evidence)
             self._ready()
         else:
+            if isinstance(message, Report):
+                current_test.show_after(self.run.item, message.data.get("when"))
             self.run.transcript.take(message)
 
     def test_ended(self, usage: Usage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import random
 import sys
 import time
 import traceback
@@ -15,13 +16,14 @@ from typing import Any, NoReturn
 import pytest
 
 from pytest_isolate.kernel.readback import read_back
-from pytest_isolate.runner import coverage_data, junit, properties, pytest_private
+from pytest_isolate.runner import carry, coverage_data, properties, pytest_private, reruns
 from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.runner.isolation import Isolation, enter_isolation
 from pytest_isolate.runner.preparation import Preparation, Revival
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.flight import STACKS_SIGNAL
 from pytest_isolate.sandbox.messages import (
+    Debugging,
     End,
     Entered,
     ExitRequested,
@@ -57,6 +59,8 @@ class Assignment:
     preparations: Mapping[pytest.Item, Preparation]  #: those that said something
     isolation: Callable[[ChildEnd], Isolation]
     host: Mapping[str, int]  #: inodes of pytest's own namespaces
+    earlier_attempts: int  #: of the first item, that pytest-rerunfailures is to count
+    random_state: Any  #: of the module random
 
 
 def run(assignment: Assignment, child: Child) -> NoReturn:
@@ -81,11 +85,16 @@ def _prepare(assignment: Assignment, child: Child) -> None:
     faulthandler.register(STACKS_SIGNAL, file=fd, all_threads=True, chain=True)  # to the default: the end
     pytest_private.move_faulthandler(item.config, fd)
     pytest_private.fix_native_id()
+    # Python seeds the module anew in each fork; a suite that seeds it once counts on that.
+    random.setstate(assignment.random_state)
+    reruns.skip_attempts(item, assignment.earlier_attempts)
     _leave_event_loop()
     assignment.ownership.disown(item)
     if assignment.preparations:
         item.config.pluginmanager.register(Revival(assignment.preparations))
     relay = _Reporter(item.session, child.channel)
+    carry.begin(item.config, relay.send)
+    item.config.pluginmanager.register(_DebuggerWatch(relay.send))
     pytest_private.divert_hooks(
         item.session,
         {
@@ -111,9 +120,8 @@ def _run_items(item: pytest.Item, nextitem: pytest.Item | None, channel: ChildEn
     session = item.session
     while True:
         before = (session.shouldstop, session.shouldfail)
-        recorded = junit.watch(item)
         ending = _protocol(item, nextitem)
-        for message in (*ending, *recorded(), *coverage_data.collect()):
+        for message in (*ending, *coverage_data.collect(), *carry.collect(item)):
             channel.send(message)
         if (session.shouldstop, session.shouldfail) != before:
             reason = session.shouldfail or session.shouldstop
@@ -150,11 +158,16 @@ def _protocol(item: pytest.Item, nextitem: pytest.Item | None) -> list[Message]:
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
     except pytest.exit.Exception as ending:
         return [ExitRequested(str(ending.msg), _int_or_none(ending.returncode))]
-    except KeyboardInterrupt:
-        return [Interrupted()]
+    except KeyboardInterrupt as interrupt:
+        return [_interrupted(interrupt)]
     except BaseException:
         return [InternalFailure(traceback.format_exc())]
     return []
+
+
+def _interrupted(interrupt: KeyboardInterrupt) -> Interrupted:
+    place = traceback.extract_tb(interrupt.__traceback__)[-1]
+    return Interrupted(str(interrupt), place.filename, place.lineno or 1)
 
 
 def _int_or_none(value: object) -> int | None:
@@ -174,6 +187,11 @@ class _Reporter:
             os._exit(1)  # a process that the test forked has come back as if it were the test
         self._channel.send(message)
 
+    def send(self, message: Message) -> None:
+        """Only from the test's own process: what it forked may do the same, and has no channel."""
+        if self._channel.is_mine():
+            self._channel.send(message)
+
     def report(self, report: pytest.TestReport, **_: object) -> None:
         # Counts failures against --maxfail: if this was the last, all is torn down with this test.
         self._session.pytest_runtest_logreport(report)
@@ -182,7 +200,7 @@ class _Reporter:
         self._send(
             Report(
                 data,
-                rendered=isinstance(data.get("longrepr"), str) and not isinstance(report.longrepr, str),
+                opaque=pytest_private.is_opaque(report.longrepr),
                 failed_subtests=pytest_private.failed_subtests(self._config, report),
             )
         )
@@ -208,6 +226,16 @@ class _Reporter:
                 has_source=warning_message.source is not None,
             )
         )
+
+
+class _DebuggerWatch:
+    """Plugin: nobody who debugs is to be timed out."""
+
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self._send = send
+
+    def pytest_enter_pdb(self) -> None:
+        self._send(Debugging())
 
 
 def _wind_down() -> None:

@@ -5,6 +5,8 @@
 A child that has more tests to run says so after each, and waits until :meth:`Flight.go_on`.
 ``done`` is when the outcome is known and the child reaped; ``gone`` when nothing of it is left, which may
 be a little later and is nobody's business to wait for.
+
+PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from pytest_isolate.sandbox.enter import EntryReport, NamespaceFds, enter, settl
 from pytest_isolate.sandbox.laps import Laps
 from pytest_isolate.sandbox.loop import Loop, Timer
 from pytest_isolate.sandbox.messages import (
+    Debugging,
     End,
     Entered,
     Finish,
@@ -217,6 +220,9 @@ class Flight:
                 self._channel.send(UsageAnswer(accounting.to_fields(self._usage_so_far())))
             case UsageAnswer() | RunNext() | Finish():
                 raise ChannelError("a message that only pytest sends")
+            case Debugging():
+                if self._deadline is not None and _has_terminal():
+                    self._deadline.cancel()
             case End(monotonic_s):
                 self._ended = True
                 self._finished = self._believable(monotonic_s)
@@ -411,3 +417,12 @@ class Flight:
                 os.close(fd)
         self._scratch_fd, self._faulthandler_fd, self._pidfd = None, -1, -1
         self._namespaces = NamespaceFds({})
+
+
+def _has_terminal() -> bool:
+    """Whether somebody can sit there: a test that only claims to be debugged keeps its timeout."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -13,6 +13,8 @@
 4. The child runs the test and reports over its channel. pytest never enters anything.
 5. At the end pytest has the init killed, which kills all in its pid namespace; the supervisor says GONE
    when the last is reaped, and pytest removes the cgroup.
+
+PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -13,14 +13,15 @@ from typing import Any
 from pytest_isolate.errors import ChannelError
 
 __all__ = [
+    "Carried",
     "Coverage",
+    "Debugging",
     "End",
     "Entered",
     "ExitRequested",
     "Finish",
     "InternalFailure",
     "Interrupted",
-    "JunitRecorded",
     "Message",
     "Paused",
     "Report",
@@ -47,7 +48,7 @@ class Report:
     """What ``pytest_report_to_serializable`` made of a report, and what it leaves out."""
 
     data: dict[str, Any]
-    rendered: bool  #: the failure text was no text, but an object of a kind that cannot travel
+    opaque: bool  #: the failure text was an object that only prints itself, and is a string now
     failed_subtests: int  #: of the test, so far, by pytest's own fixture ``subtests``
 
 
@@ -64,20 +65,25 @@ class WarningRecorded:
 
 
 @dataclass(frozen=True, slots=True)
-class JunitRecorded:
-    """What ``record_xml_attribute`` and ``record_testsuite_property`` gave to junitxml in the child."""
-
-    attributes: dict[str, Any]
-    properties: list[Any]  #: pairs of name and value
-
-
-@dataclass(frozen=True, slots=True)
 class Coverage:
     """What coverage.py measured in the child, for one of its contexts."""
 
     context: str
     has_arcs: bool
     files: dict[str, Any]  #: name -> lines, or pairs of lines
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a test left in the memory of another plugin."""
+
+    plugin: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Debugging:
+    """Somebody has entered the debugger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,11 @@ class ExitRequested:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """KeyboardInterrupt."""
+    """KeyboardInterrupt, and where it was raised."""
+
+    text: str
+    filename: str
+    lineno: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +161,9 @@ Message = (
     Entered
     | Report
     | WarningRecorded
-    | JunitRecorded
+    | Carried
     | Coverage
+    | Debugging
     | StopRequested
     | ExitRequested
     | Interrupted
@@ -171,8 +182,9 @@ TYPES: dict[str, type[Message]] = {
         Entered,
         Report,
         WarningRecorded,
-        JunitRecorded,
+        Carried,
         Coverage,
+        Debugging,
         StopRequested,
         ExitRequested,
         Interrupted,

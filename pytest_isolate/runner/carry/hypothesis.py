@@ -1,0 +1,51 @@
+"""Hypothesis' example database: what a test saves or deletes there is saved or deleted in the parent's too.
+
+Else a failing example would not be tried first in the next run. Only the default database, ``.hypothesis``;
+one that a test opens by itself is a matter of ``binds``. Methods are wrapped because a directory's own
+listener needs the package watchdog and a thread.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+__all__ = ["begin", "collect", "deliver"]
+
+METHODS = ("save", "delete", "move")
+
+
+def _database() -> Any:
+    settings = getattr(sys.modules.get("hypothesis"), "settings", None)
+    return settings.default.database if settings is not None else None
+
+
+def begin(config: pytest.Config, send: Callable[[dict[str, Any]], None]) -> None:
+    database = _database()
+    if database is None:
+        return
+    for name in METHODS:
+        setattr(database, name, _sending(name, getattr(database, name), send))
+
+
+def _sending(
+    name: str, method: Callable[..., None], send: Callable[[dict[str, Any]], None]
+) -> Callable[..., None]:
+    def call_and_send(*arguments: bytes) -> None:
+        method(*arguments)
+        send({"method": name, "arguments": [bytes(argument).hex() for argument in arguments]})
+
+    return call_and_send
+
+
+def collect(item: pytest.Item) -> Iterable[dict[str, Any]]:
+    return ()
+
+
+def deliver(item: pytest.Item, data: dict[str, Any]) -> None:
+    if data["method"] not in METHODS:
+        raise ValueError(f"{data['method']!r} is no method of a database")
+    getattr(_database(), data["method"])(*map(bytes.fromhex, data["arguments"]))

@@ -1,0 +1,115 @@
+"""pytest-rerunfailures: it repeats a test that failed from within its process, so not one whose process died.
+
+The attempts that a child made itself come as reports with the outcome "rerun"; what it could not repeat, the
+parent does, in a new sandbox.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+__all__ = [
+    "RERUN",
+    "add_earlier",
+    "count_attempts",
+    "forget_superseded",
+    "mark_as_rerun",
+    "skip_attempts",
+    "wants_again",
+]
+
+RERUN = "rerun"  #: an outcome of reports
+
+
+def _plugin(item: pytest.Item) -> Any:
+    return item.config.pluginmanager.getplugin("rerunfailures")
+
+
+def wants_again(item: pytest.Item, reports: Iterable[pytest.TestReport], attempts: int, why: str) -> bool:
+    """Whether a test whose process died is to run again after so many attempts. Waits if it is to wait.
+
+    ``reports`` are those of all attempts; ``why`` is what filters such as ``--only-rerun`` are compared with.
+    """
+    plugin = _plugin(item)
+    if plugin is None or not any(report.failed for report in reports):
+        return False
+    reruns = plugin.get_reruns_count(item)
+    if reruns is None or attempts > reruns or not _matches_filters(item, why):
+        return False
+    limit = getattr(item.config.option, "max_suite_reruns", None)
+    if limit is not None and not item.config.failures_db.try_increment_suite_reruns(limit):  # type: ignore[attr-defined]
+        return False
+    time.sleep(plugin.get_reruns_delay(item))
+    return True
+
+
+def _matches_filters(item: pytest.Item, why: str) -> bool:
+    mark = item.get_closest_marker("flaky")
+    own = mark.kwargs if mark is not None else {}
+    if "condition" in own and not _plugin(item).get_reruns_condition(item):
+        return False
+
+    def found(name: str) -> bool | None:
+        patterns = own.get(name) or getattr(item.config.option, name, None)
+        if not patterns:
+            return None
+        patterns = [patterns] if isinstance(patterns, str | type) else patterns
+        return any(isinstance(pattern, str) and re.search(pattern, why) for pattern in patterns)
+
+    return found("only_rerun") is not False and not found("rerun_except")
+
+
+def mark_as_rerun(reports: Iterable[pytest.TestReport], attempt: int) -> None:
+    """As the plugin does with what an attempt failed with that is not the last."""
+    for report in reports:
+        report.rerun = attempt  # type: ignore[attr-defined]
+        if report.failed:
+            report.outcome = RERUN  # type: ignore[assignment]
+
+
+def add_earlier(item: pytest.Item, reports: Iterable[pytest.TestReport], attempts: int) -> None:
+    """In the parent: the child counted its own attempts only, and those of the suite in a copy of the counter
+    (which is a socket in a worker of xdist)."""
+    limit = getattr(item.config.option, "max_suite_reruns", None)
+    for report in reports:
+        if hasattr(report, "rerun"):
+            report.rerun += attempts  # type: ignore[attr-defined]
+        if report.outcome == RERUN and limit is not None and not hasattr(item.config, "workerinput"):
+            item.config.failures_db.increment_suite_reruns()  # type: ignore[attr-defined]
+
+
+def skip_attempts(item: pytest.Item, attempts: int) -> None:
+    """In the child: that many were made by others."""
+    plugin = _plugin(item)
+    if plugin is not None and attempts:
+        count = plugin.get_reruns_count
+
+        def count_left(asked: pytest.Item) -> int | None:
+            reruns: int | None = count(asked)
+            return reruns if reruns is None or asked is not item else max(reruns - attempts, 0)
+
+        plugin.get_reruns_count = count_left
+
+
+def forget_superseded(reports: Iterable[pytest.TestReport]) -> list[pytest.TestReport]:
+    """Without reports of subtests whose test was run again; the plugin takes them back from the terminal."""
+    kept: list[pytest.TestReport] = []
+    for report in reports:
+        if report.outcome == RERUN:
+            kept = [other for other in kept if type(other) is pytest.TestReport]
+        kept.append(report)
+    return kept
+
+
+def count_attempts(item: pytest.Item, reports: Iterable[pytest.TestReport]) -> None:
+    """In the parent, for ``--fail-on-flaky``, which looks at the item."""
+    plugin = _plugin(item)
+    if plugin is None or plugin.get_reruns_count(item) is None:
+        return
+    attempts = 1 + sum(report.outcome == RERUN for report in reports)
+    item.execution_count = attempts  # type: ignore[attr-defined]
