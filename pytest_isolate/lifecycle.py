@@ -119,8 +119,9 @@ def _session(config: pytest.Config) -> IsolateSession:
     if session is None:
         from pytest_isolate.runner.session import IsolateSession
 
+        options = session_options(config)
         session = config.stash[_SESSION] = IsolateSession(
-            config, spec_of=planned, fresh_fixtures=session_options(config).fresh_fixtures
+            config, spec_of=planned, fresh_fixtures=options.fresh_fixtures, keep=options.keep
         )
         config.add_cleanup(session.close)
     return session

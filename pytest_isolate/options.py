@@ -20,9 +20,11 @@ from pytest_isolate.units import (
     parse_size,
 )
 from pytest_isolate.values import (
+    Keep,
     Missing,
     capped,
     member,
+    parse_artifacts,
     parse_binds,
     parse_bool,
     parse_env,
@@ -57,6 +59,10 @@ SESSION: frozenset[Place] = frozenset(("cli", "ini"))
 
 def _parse_missing(value: object) -> Missing:
     return member(Missing, value)
+
+
+def _parse_keep(value: object) -> Keep:
+    return member(Keep, value)
 
 
 # Named tuples cost a session that isolates nothing a quarter of a dataclass's import time.
@@ -165,6 +171,13 @@ OPTIONS: tuple[Option, ...] = (
         "repeat the flag, one per line in ini, a mapping {SRC: DST[:ro|:rw]} in the marker",
     ),
     Option(
+        name="artifacts", field="artifacts", form="lines", metavar="GLOB", parse=parse_artifacts,
+        default=(), default_text="none",
+        help="files made by the test (relative to rootdir; ** is any number of directories) that are copied "
+        "to the same place on the host when it has ended, as in out/**/*.png; repeat the flag, one per line "
+        "in ini, a list in the marker",
+    ),
+    Option(
         name="env", field="env", form="lines", metavar="inherit|clean|NAME=VALUE|-NAME", parse=parse_env,
         default="inherit",
         help="environment variables to start from (inherit or clean), to set (NAME=VALUE) and to remove "
@@ -210,6 +223,11 @@ OPTIONS: tuple[Option, ...] = (
         default="fail", where=SESSION,
         help="what to do with a test that needs a feature this machine lacks: fail it, skip it, "
         "or run it with what there is and say so",
+    ),
+    Option(
+        name="keep", field="session.keep", metavar="never|failed|always", parse=_parse_keep,
+        default="never", where=SESSION,
+        help="keep what a test wrote outside tmp_path, in a directory that its report names",
     ),
     Option(
         name="json", field="session.json_path", metavar="PATH", parse=parse_optional_path, where=SESSION,

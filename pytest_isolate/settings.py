@@ -17,7 +17,7 @@ import pytest
 from pytest_isolate.errors import SpecError
 from pytest_isolate.options import OPTIONS, SESSION, Option
 from pytest_isolate.units import quoted
-from pytest_isolate.values import Missing
+from pytest_isolate.values import Keep, Missing
 
 if TYPE_CHECKING:
     from pytest_isolate.spec import Spec
@@ -33,6 +33,7 @@ class SessionOptions(NamedTuple):
     isolate_all: bool
     off: bool
     missing: Missing
+    keep: Keep
     json_path: Path | None
     top: int
     fresh_fixtures: tuple[str, ...]
@@ -61,6 +62,7 @@ def session_options(config: pytest.Config) -> SessionOptions:
             isolate_all=bool(found["all"].problem) or found["all"].value,
             off=found["off"].value,
             missing=found["missing"].value,
+            keep=found["keep"].value,
             json_path=None if path is None else base / path,
             top=found["top"].value,
             fresh_fixtures=found["fresh_fixtures"].value,
@@ -154,4 +156,6 @@ def _anchored(name: str, value: Any, rootdir: Path) -> Any:
         return tuple(
             Bind(source=absolute(bind.source), target=bind.target, readonly=bind.readonly) for bind in value
         )
+    if name == "artifacts":
+        return tuple(absolute(glob) for glob in value)
     return DirectoryRootfs(absolute(value.path)) if isinstance(value, DirectoryRootfs) else value

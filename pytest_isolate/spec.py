@@ -113,6 +113,7 @@ class Spec:
     rootfs: Rootfs = field(default_factory=HostRootfs)
     readonly: bool = False  #: the root refuses writes (EROFS) in place of throwing them away
     binds: tuple[Bind, ...] = ()
+    artifacts: tuple[str, ...] = ()  #: absolute globs of files that are copied out of the sandbox
     env: Environment = field(default_factory=Environment)
     hostname: str = "isolated"
     user: User = User.CALLER

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from pytest_isolate.spec import Bind, Environment, EnvMode, Fixtures, Network, Rootfs, Scope, User
 
 __all__ = [
+    "Keep",
     "Missing",
     "capped",
     "member",
+    "parse_artifacts",
     "parse_binds",
     "parse_bool",
     "parse_env",
@@ -45,6 +47,14 @@ class Missing(Enum):
     FAIL = "fail"
     SKIP = "skip"
     DEGRADE = "degrade"
+
+
+class Keep(Enum):
+    """Of which tests the writable layers are copied out."""
+
+    NEVER = "never"
+    FAILED = "failed"
+    ALWAYS = "always"
 
 
 def capped(
@@ -186,6 +196,14 @@ def _bind(shown: str, source: object, target: str) -> Bind:
         return Bind(source=parse_path(source), target=path, readonly=mode == "ro")
     except ValueError:
         raise ValueError(f"bind {shown} has no source path; it is {_BIND_FORMS}") from None
+
+
+def parse_artifacts(value: object) -> tuple[str, ...]:
+    globs = _lines(value, "a glob or a list of them")
+    for glob in globs:
+        if "\0" in glob or ".." in glob.split("/") or not glob.strip("/ "):
+            raise ValueError(f"artifact {quoted(glob)} is not a glob without '..', as in 'out/**/*.png'")
+    return tuple(globs)
 
 
 _ENV_FORMS = "inherit, clean, NAME=VALUE, -NAME or a mapping of names to a text or None"

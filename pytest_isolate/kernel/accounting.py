@@ -1,19 +1,17 @@
-"""What processes used: rusage, the scratch tmpfs, and a cgroup's word, put together."""
+"""What processes used: rusage, and a cgroup's word, put together."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import stat
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_isolate.usage import CgroupUsage, Usage
 
-__all__ = ["Rusage", "combine", "count_written", "describe_process", "reap", "to_fields"]
+__all__ = ["Rusage", "combine", "describe_process", "reap", "to_fields"]
 
 BLOCK_BYTES = 512  # of ru_inblock (getrusage(2))
-MAX_COUNTED_FILES = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,31 +73,6 @@ def combine(cgroup: CgroupUsage, rusage: Rusage | None) -> Usage:
 
 def to_fields(usage: CgroupUsage) -> dict[str, Any]:
     return dataclasses.asdict(usage)
-
-
-def count_written(scratch_fd: int | None, made: int) -> tuple[int | None, int | None]:
-    """(files, bytes) that a sandbox holds in its overlay layers and private directories.
-
-    Regular files only, as they are at the end: what the test deleted again is not counted, nor the ``made``
-    empty ones that building the root took. Names are read through descriptors below ``scratch_fd`` and never
-    through links.
-    """
-    if scratch_fd is None:
-        return None, None
-    files = size = 0
-    for top in ("upper", "scratch"):
-        try:
-            for _, _, names, directory in os.fwalk(top, dir_fd=scratch_fd, follow_symlinks=False):
-                for name in names:
-                    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                    if stat.S_ISREG(status.st_mode):
-                        files += 1
-                        size += status.st_size
-                if files > MAX_COUNTED_FILES:
-                    return None, None
-        except OSError:
-            return None, None
-    return max(files - made, 0), size
 
 
 def describe_process(pid: int) -> str:

@@ -50,6 +50,7 @@ class Row:
     leaked_processes: float | None = None
     enforced: Enforced = _NOTHING
     missing: tuple[str, ...] = ()
+    kept: str | None = None
 
     @property
     def cpu_s(self) -> float | None:
@@ -136,6 +137,7 @@ class Collector:
                 )
             ),
             missing=self._share(tuple(evidence.get("missing") or ())),
+            kept=record.get("kept"),
         )
 
     def _share(self, value: Any) -> Any:

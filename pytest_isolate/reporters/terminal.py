@@ -85,6 +85,7 @@ def section(collected: Collected, top: int, width: int, records: str = "") -> li
         *_overview(rows, width),
         *_endings(rows),
         *_deeds(rows, width),
+        *_kept(rows, width),
         *_rerun(collected.rerun),
         *_opted_out(collected.opted_out.values(), width),
         *_degraded(rows, width),
@@ -181,6 +182,13 @@ def _deeds(rows: Sequence[Row], width: int) -> Iterator[Line]:
         size = sum(int(row.written_bytes or 0) for row in rows)
         amount = f"{files} file{'s' * (files != 1)}, {format_size(size)}"
         yield from _named(f"wrote outside tmp_path ({amount}, thrown away)", rows, "written_files", width)
+
+
+def _kept(rows: Iterable[Row], width: int) -> Iterator[Line]:
+    kept = [row.kept for row in rows if row.kept]
+    if kept:
+        start = f"kept what {_tests(len(kept))} wrote: "
+        yield from _wrapped(start, [os.path.commonpath(kept)], width, indent=4)
 
 
 def _named(deed: str, rows: Iterable[Row], field: str, width: int) -> Iterator[Line]:

@@ -33,6 +33,7 @@ def attach(
     usage: Usage,
     evidence: Evidence,
     worker: str,
+    kept: str | None = None,
     sandbox: str | None = None,
     start_ts: float,
 ) -> None:
@@ -52,6 +53,7 @@ def attach(
         "enforced": json.dumps(evidence.to_dict(), separators=(",", ":")),
         "worker": worker,
         "sandbox": sandbox,
+        "kept": kept,
         "start_ts": round(start_ts, 3),
     }
     # pytest keeps every report: the names at least are the same strings for all of them.
@@ -86,6 +88,7 @@ FIELDS = (
     "enforced",
     "worker",
     "sandbox",
+    "kept",
     "start_ts",
 )
 

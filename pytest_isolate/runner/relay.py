@@ -101,7 +101,7 @@ def _leave(voyage: Voyage, item: pytest.Item) -> None:
     elif voyage.run.nextitem is item and not isinstance(voyage.run.outcome, Completed | None):
         why = synthesize.explain(voyage.run.outcome)
         text = f"the sandbox that this test was to share ended before it ({why}); it runs in a new one"
-        item.warn(pytest.PytestWarning(text))
+        replay.warn(item, text)
 
 
 def finish(session: IsolateSession) -> None:
@@ -116,6 +116,9 @@ def _end(voyage: Voyage) -> None:
     voyage.finish()
     for report in replay.rebuild_all(item, transcript, start=told):
         item.ihook.pytest_runtest_logreport(report=report)
+    for text in (*voyage.salvaged.warnings, voyage.salvaged.text):
+        if text:
+            replay.warn(item, text)
 
 
 def refuse(item: pytest.Item, nextitem: pytest.Item | None, message: str, *, skip: bool = False) -> None:
@@ -180,7 +183,13 @@ class _ItemLog:
         if reports:
             reports[0].duration += voyage.shared_s(self._item)
         reruns.count_attempts(self._item, reports)
+        if voyage.salvaged.text:
+            for report in reports:
+                if report.failed or report is reports[-1]:
+                    report.sections.append(("isolate", voyage.salvaged.text))
         self._log(reports, outcome, voyage.run.usage, voyage)
+        for text in voyage.salvaged.warnings:
+            replay.warn(self._item, text)
 
     # ---- the reports ----------------------------------------------------------------------------
 
@@ -251,7 +260,7 @@ class _ItemLog:
             try:
                 coverage_data.merge(measured)
             except Exception as error:  # a child may send anything
-                item.warn(pytest.PytestWarning(f"coverage of this test is lost: {error!r}"))
+                replay.warn(item, f"coverage of this test is lost: {error!r}")
 
     def _attach(
         self, reports: list[pytest.TestReport], outcome: Outcome, usage: Usage, voyage: Voyage | None
@@ -262,6 +271,7 @@ class _ItemLog:
             usage=usage,
             evidence=voyage.evidence if voyage is not None else Evidence(),
             sandbox=voyage.name if voyage is not None else None,
+            kept=voyage.salvaged.kept if voyage is not None else None,
             worker=_worker_name(),
             start_ts=self._start_ts,
         )

@@ -13,7 +13,7 @@ from pytest_isolate.runner import properties, pytest_private
 from pytest_isolate.runner.transcript import Transcript
 from pytest_isolate.sandbox.messages import Report, WarningRecorded
 
-__all__ = ["Capturing", "merge_teardown", "raise_at", "rebuild_all", "record_warning", "tear_down"]
+__all__ = ["Capturing", "merge_teardown", "raise_at", "rebuild_all", "record_warning", "tear_down", "warn"]
 
 #: compile() reads them all; the number comes from the child.
 MAX_LINES = 10**6
@@ -118,6 +118,14 @@ def record_warning(item: pytest.Item, message: WarningRecorded) -> None:
             "nodeid": message.nodeid,
             "location": location,
         }
+    )
+
+
+def warn(item: pytest.Item, text: str) -> None:
+    """Say something of an item that is no failure of it, even where warnings are errors."""
+    path, lineno, _ = item.location
+    warnings._showwarnmsg(  # type: ignore[attr-defined]
+        warnings.WarningMessage(pytest.PytestWarning(text), pytest.PytestWarning, path, (lineno or 0) + 1)
     )
 
 

@@ -6,8 +6,10 @@ import gc
 import os
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +23,7 @@ from pytest_isolate.runner import pytest_private
 from pytest_isolate.sandbox.launch import Launcher
 from pytest_isolate.sandbox.plan import Plan, Workspace, make_plan
 from pytest_isolate.spec import Spec
+from pytest_isolate.values import Keep
 
 if TYPE_CHECKING:
     from pytest_isolate.runner.voyage import Voyage
@@ -37,10 +40,12 @@ class IsolateSession:
         *,
         spec_of: Callable[[pytest.Item], object] = lambda item: None,
         fresh_fixtures: tuple[str, ...] = (),
+        keep: Keep = Keep.NEVER,
     ) -> None:
         self.config = config
         self.spec_of = spec_of
         self.fresh_fixtures = fresh_fixtures
+        self.keep = keep
         self.voyage: Voyage | None = None  #: the last one that was started
         self.host = Host()
         self.launcher = Launcher(self.host)
@@ -57,6 +62,12 @@ class IsolateSession:
         if key not in self._plans:
             self._plans[key] = make_plan(spec, self.host, workspace_of(self.config))
         return self._plans[key]
+
+    @cached_property
+    def basetemp(self) -> str:
+        """Where what tests leave is kept: as long as pytest keeps what they leave in ``tmp_path``."""
+        directory = pytest_private.ensure_basetemp(self.config)
+        return os.fspath(directory) if directory is not None else tempfile.mkdtemp(prefix="pytest-isolate-")
 
     def unsupported(self, plan: Plan) -> list[UnsupportedError]:
         """Everything that this machine lacks for a plan, found out by trying."""

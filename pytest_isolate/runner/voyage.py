@@ -22,6 +22,7 @@ from pytest_isolate.runner import current_test, worker
 from pytest_isolate.runner.fixtures import Ownership, Parameters, sandbox_node
 from pytest_isolate.runner.isolation import Isolation
 from pytest_isolate.runner.preparation import Preparation, prepare
+from pytest_isolate.runner.salvage import Salvaged, salvage
 from pytest_isolate.runner.session import IsolateSession
 from pytest_isolate.runner.transcript import Transcript
 from pytest_isolate.sandbox.channel import ChildEnd
@@ -29,8 +30,10 @@ from pytest_isolate.sandbox.flight import Flight
 from pytest_isolate.sandbox.messages import Entered, Finish, Message, Report, RunNext
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Result
+from pytest_isolate.sandbox.written import Written
 from pytest_isolate.spec import Scope, Spec
 from pytest_isolate.usage import Usage
+from pytest_isolate.values import Keep
 
 __all__ = ["Sandbox", "TestRun", "Voyage"]
 
@@ -75,7 +78,9 @@ class Voyage:
         self._flight: Flight | None = None
         self._result: Result | None = None
         self._position = 0
+        self._failed = False  # any of its tests
         self.evidence = Evidence()
+        self.salvaged = Salvaged()
         self.name = ""
         self.run = TestRun(item=item, nextitem=None)
 
@@ -200,6 +205,7 @@ class Voyage:
             self._ready()
         else:
             if isinstance(message, Report):
+                self._failed |= message.data.get("outcome") == "failed"
                 current_test.show_after(self.run.item, message.data.get("when"))
             self.run.transcript.take(message)
 
@@ -214,6 +220,15 @@ class Voyage:
         if self.run.outcome is None or not isinstance(result.outcome, Completed):
             self.run.outcome, self.run.usage = result.outcome, result.usage
         self.run.trace = result.faulthandler
+        self._failed |= not isinstance(result.outcome, Completed)
+        if result.written is not None:
+            self.salvaged = self._salvage(result.written)
+
+    def _salvage(self, written: Written) -> Salvaged:
+        keep = self._session.keep
+        wanted = keep is Keep.ALWAYS or (keep is Keep.FAILED and self._failed)
+        keep_in = self._session.basetemp if wanted else None
+        return salvage(written, self.spec, keep_in=keep_in, name=self.run.item.name)
 
     def _ready(self) -> None:
         item = self.run.item

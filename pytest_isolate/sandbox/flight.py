@@ -52,6 +52,8 @@ from pytest_isolate.sandbox.messages import (
 )
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Body, Child, Listener, Result
+from pytest_isolate.sandbox.watchdog import Watchdog
+from pytest_isolate.sandbox.written import Written
 from pytest_isolate.syscalls._native import lib
 from pytest_isolate.usage import CgroupUsage, Usage
 
@@ -93,14 +95,14 @@ class Flight:
         self._listener = listener
         self._report = EntryReport()
         self._namespaces = NamespaceFds({})
-        self._scratch_fd: int | None = None
+        self._written: Written | None = None
         self._channel: ParentEnd | None = None
         self._faulthandler_fd = -1
         self._pid = 0
         self._pidfd = -1
         self._oom_fd: int | None = None  # owned by the cgroup
         self._timers: list[Timer] = []
-        self._deadline: Timer | None = None
+        self._watchdog = Watchdog(plan.limits, cgroup, loop, self._exceeded)
         self._verdict: Outcome | None = None  # decided by the parent; else the exit status decides
         self._ended = False
         self._status: int | None = None
@@ -116,7 +118,8 @@ class Flight:
 
     def built(self, fds: tuple[int, ...]) -> None:
         """The supervisor has made the sandbox: fork the test into it."""
-        self._scratch_fd, *rest = fds
+        scratch_fd, *rest = fds
+        self._written = Written(scratch_fd, self.plan.layers, self.plan.placeholders)
         handed = [n for n in Namespace if n in self.plan.namespaces and n is not Namespace.CGROUP]
         self._namespaces = NamespaceFds(dict(zip(handed, rest, strict=True)))
         try:
@@ -152,17 +155,15 @@ class Flight:
         if self.cgroup is not None and (fd := self.cgroup.oom_event_fd()) is not None:
             self._oom_fd = fd
             self._loop.watch(fd, self._out_of_memory)
-        self._start_deadline()
-        if self.plan.limits.cpu_time_s is not None and self.cgroup is not None:
-            self._later(self.plan.limits.cpu_time_s / (os.cpu_count() or 1), self._check_cpu_time)
+        self._watchdog.start()
 
     def _run_child(self, theirs: socket.socket) -> NoReturn:
         try:
             assert self._channel is not None
             self._in_child()
             self._channel.close()
-            if self._scratch_fd is not None:
-                os.close(self._scratch_fd)
+            if self._written is not None:
+                os.close(self._written.scratch_fd)
             entry = self.cgroup.entry if self.cgroup is not None else None
             enter(self.plan, self._namespaces, entry, self._report)
             settle_in(self.plan)
@@ -181,13 +182,8 @@ class Flight:
         self._pidfd = os.pidfd_open(pid)
         self._loop.watch(self._pidfd, self._exited)
 
-    def _start_deadline(self) -> None:
-        if self.plan.limits.timeout_s is not None:
-            self._deadline = self._later(self.plan.limits.timeout_s, self._timed_out)
-
-    def _later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+    def _later(self, delay_s: float, callback: Callable[[], None]) -> None:
         self._timers.append(self._loop.call_later(delay_s, callback))
-        return self._timers[-1]
 
     # ---- the child runs -------------------------------------------------------------------------
 
@@ -221,8 +217,8 @@ class Flight:
             case UsageAnswer() | RunNext() | Finish():
                 raise ChannelError("a message that only pytest sends")
             case Debugging():
-                if self._deadline is not None and _has_terminal():
-                    self._deadline.cancel()
+                if _has_terminal():
+                    self._watchdog.cancel_deadline()
             case End(monotonic_s):
                 self._ended = True
                 self._finished = self._believable(monotonic_s)
@@ -232,8 +228,7 @@ class Flight:
 
     def _end_test(self, at: float) -> None:
         """One of several; the child waits."""
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._watchdog.cancel_deadline()
         self._used = self._measure()
         self._listener.test_ended(self._laps.end(self._used, at))
 
@@ -241,7 +236,7 @@ class Flight:
         """Tell the child that waits what to do. Does nothing if it has died meanwhile."""
         assert self._channel is not None
         self._laps.next(self._used)
-        self._start_deadline()
+        self._watchdog.start_deadline()
         try:
             self._channel.send(message)
         except ChannelError as error:
@@ -263,12 +258,10 @@ class Flight:
 
     # ---- the parent ends it ---------------------------------------------------------------------
 
-    def _timed_out(self) -> None:
-        assert self.plan.limits.timeout_s is not None
-        if self._over:
-            return
-        self._verdict = TimedOut(self.plan.limits.timeout_s)
-        self._ask_for_stacks()
+    def _exceeded(self, outcome: TimedOut | CpuTimeExceeded) -> None:
+        if not self._over:
+            self._verdict = outcome
+            self._ask_for_stacks()
 
     def _ask_for_stacks(self) -> None:
         """Have the child write its stacks, even when it blocks every signal, and then die."""
@@ -276,19 +269,6 @@ class Flight:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self._pid, STACKS_SIGNAL)  # ptrace is forbidden (Yama): works unless it is blocked
         self._later(STACKS_WAIT_S, self._settle)
-
-    def _check_cpu_time(self) -> None:
-        limit = self.plan.limits.cpu_time_s
-        assert limit is not None
-        if self._over:
-            return
-        usage = self._usage_so_far()
-        used = (usage.cpu_user_s or 0.0) + (usage.cpu_system_s or 0.0)
-        if used >= limit:
-            self._verdict = CpuTimeExceeded(limit, used)
-            self._ask_for_stacks()
-        else:
-            self._later(max((limit - used) / (os.cpu_count() or 1), 0.01), self._check_cpu_time)
 
     def _out_of_memory(self) -> None:
         """cgroup v1 kills one process; the rest of the test would go on without it."""
@@ -306,6 +286,7 @@ class Flight:
         """Nothing more is expected of the child: count what it leaves, and kill all of it."""
         if self._settling:
             return
+        self._watchdog.stop()
         self._settling = True
         self._finished = self._finished or time.monotonic()
         self._leaked = self._others()
@@ -379,15 +360,17 @@ class Flight:
         limits = dict(self.cgroup.read_limits()) if self.cgroup is not None else {}
         if usage.oom_kills:
             outcome = OutOfMemory(self.plan.limits.memory_bytes, usage.memory_peak_bytes, usage.oom_kills)
-        text = self._read_faulthandler()
-        self._close()
+        result = Result(outcome, usage, self._read_faulthandler(), limits, self._written)
+        try:
+            self._listener.done(result)
+        finally:
+            self._close()
         if self.cgroup is not None and not self.plan.steps:
             self.cgroup.remove()  # no init whose end would tell when it is empty
-        self._listener.done(Result(outcome, usage, text, limits))
 
     def _measure(self) -> Usage:
         """What the sandbox has used so far; what only rusage tells is known when the process has ended."""
-        written = accounting.count_written(self._scratch_fd, self.plan.files_made)
+        written = self._written.count() if self._written is not None else (None, None)
         return replace(
             accounting.combine(self._usage_so_far(), self._rusage),
             memory_limit_bytes=self.plan.limits.memory_bytes,
@@ -412,10 +395,13 @@ class Flight:
         """Also in the child of another test: this one's descriptors are none of its business."""
         if self._channel is not None:
             self._channel.close()
-        for fd in (self._scratch_fd, self._faulthandler_fd, self._pidfd, *self._namespaces.fds.values()):
-            if fd is not None and fd >= 0:
+        if self._written is not None:
+            os.close(self._written.scratch_fd)
+            self._written = None
+        for fd in (self._faulthandler_fd, self._pidfd, *self._namespaces.fds.values()):
+            if fd >= 0:
                 os.close(fd)
-        self._scratch_fd, self._faulthandler_fd, self._pidfd = None, -1, -1
+        self._faulthandler_fd = self._pidfd = -1
         self._namespaces = NamespaceFds({})
 
 

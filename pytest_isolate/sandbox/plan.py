@@ -14,6 +14,7 @@ from pytest_isolate.kernel.overlay import LOWER_TYPES
 from pytest_isolate.kernel.process import ROOT_CAPABILITIES, Capability
 from pytest_isolate.sandbox import steps
 from pytest_isolate.sandbox.steps import Step
+from pytest_isolate.sandbox.written import Layer
 from pytest_isolate.spec import DirectoryRootfs, HostRootfs, Limits, Network, Spec, User
 
 __all__ = ["DEFAULT_TMP_SIZE_BYTES", "Plan", "Workspace", "make_plan"]
@@ -53,11 +54,15 @@ class Plan:
         return self.spec.limits
 
     @property
-    def files_made(self) -> int:
-        """Empty files in the writable layers that only carry a mount."""
-        if self.user_first and isinstance(self.spec.rootfs, HostRootfs):
-            return 0  # there the root itself sits beside the layers
-        return sum(isinstance(s, steps.MountBind) and s.is_file and s.make_target for s in self.steps)
+    def layers(self) -> tuple[Layer, ...]:
+        """Where on the scratch tmpfs is what the test writes."""
+        return tuple(layer for step in self.steps if (layer := steps.layer_of(step)) is not None)
+
+    @property
+    def placeholders(self) -> frozenset[str]:
+        """Empty files in the layers that only carry a mount."""
+        binds = (step for step in self.steps if isinstance(step, steps.MountBind))
+        return frozenset(step.target for step in binds if step.is_file and step.make_target)
 
 
 def make_plan(spec: Spec, host: Host, workspace: Workspace) -> Plan:

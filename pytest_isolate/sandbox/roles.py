@@ -9,6 +9,7 @@ from typing import NoReturn, Protocol
 from pytest_isolate.outcome import Outcome
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.messages import Message
+from pytest_isolate.sandbox.written import Written
 from pytest_isolate.usage import Usage
 
 __all__ = ["Body", "Child", "Listener", "Result"]
@@ -20,6 +21,7 @@ class Result:
     usage: Usage  #: of the last test
     faulthandler: str  #: what the child's faulthandler wrote
     limits: dict[str, str]  #: of the cgroup, as read back
+    written: Written | None  #: what the sandbox holds; only while :meth:`Listener.done` runs
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pytest_isolate import units
 from pytest_isolate.kernel import mounts, namespaces, network, overlay, process
 from pytest_isolate.kernel.namespaces import Namespace
+from pytest_isolate.sandbox.written import Layer
 from pytest_isolate.syscalls.program import Program
 
-__all__ = ["Step", "apply", "describe"]
+__all__ = ["Step", "apply", "describe", "layer_of"]
 
 OLD = "/old"
 NEW = "/new"
@@ -213,7 +214,7 @@ def apply(step: Step, program: Program) -> None:
         case MountBind():
             _mount_bind(program, step)
         case MountScratch(target, mode):
-            directory = "/scratch/" + target.strip("/").replace("/", "-")
+            directory = _scratch_directory(target)
             mounts.make_directory(program, directory, mode=mode)
             mounts.bind(program, directory, NEW + target)
         case MountProc(target):
@@ -282,6 +283,21 @@ def describe(step: Step) -> str:
             return f"hand out the namespaces {', '.join(n.value for n in wanted)}"
         case Seal():
             return "drop the init's capabilities, set no_new_privs, die with the supervisor"
+
+
+def layer_of(step: Step) -> Layer | None:
+    """Where the writes go for which a step makes room."""
+    match step:
+        case MountOverlay(target=target, layer=layer):
+            return Layer(f"upper/{layer}", target)
+        case MountScratch(target):
+            return Layer(_scratch_directory(target).lstrip("/"), target)
+        case _:
+            return None
+
+
+def _scratch_directory(target: str) -> str:
+    return "/scratch/" + target.strip("/").replace("/", "-")
 
 
 def _make_scratch(program: Program, size_bytes: int) -> None:

@@ -99,8 +99,11 @@ def test_v2_before_linux_5_19_the_highest_sample_is_the_peak(tmp_path: Path) -> 
     assert cgroup.read_usage().memory_peak_bytes is None
     for current in (4096, 65536, 8192):
         (tmp_path / "memory.current").write_text(f"{current}\n")
-        cgroup.sample()
+        assert cgroup.sample()
     assert cgroup.read_usage().memory_peak_bytes == 65536
+    (tmp_path / "memory.peak").write_text("70000\n")
+    assert not cgroup.sample()
+    assert cgroup.read_usage().memory_peak_bytes == 70000
 
 
 def test_what_is_not_there_was_not_measured(tmp_path: Path) -> None:

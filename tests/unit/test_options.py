@@ -27,7 +27,7 @@ from pytest_isolate.spec import (
     Spec,
     User,
 )
-from pytest_isolate.values import Missing
+from pytest_isolate.values import Keep, Missing
 
 BY_NAME = {option.name: option for option in OPTIONS}
 ORIGIN = "@pytest.mark.isolated"
@@ -50,6 +50,7 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
         {"data": "/data:ro"},
         (Bind(source="ROOT/data", target="/data", readonly=True),),
     ),
+    "artifacts": ("out/**/*.png", ["out/**/*.png"], ("ROOT/out/**/*.png",)),
     "env": ("A=1", {"A": "1"}, Environment(changes=(("A", "1"),))),
     "hostname": ("box-1.test", "box-1.test", "box-1.test"),
     "user": ("root", User.ROOT, User.ROOT),
@@ -59,6 +60,7 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
     "all": ("", None, True),
     "off": ("", None, True),
     "missing": ("skip", None, Missing.SKIP),
+    "keep": ("failed", None, Keep.FAILED),
     "json": ("out.jsonl", None, Path("ROOT/out.jsonl")),
     "top": ("3", None, 3),
 }
@@ -101,6 +103,8 @@ def rooted(value: Any, root: Path) -> Any:
         return DirectoryRootfs(value.path.replace("ROOT", str(root)))
     if isinstance(value, Bind):
         return dataclasses.replace(value, source=value.source.replace("ROOT", str(root)))
+    if isinstance(value, str):
+        return value.replace("ROOT", str(root))
     if isinstance(value, tuple):
         return tuple(rooted(each, root) for each in value)
     return value

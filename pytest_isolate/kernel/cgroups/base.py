@@ -51,8 +51,8 @@ class Cgroup(Protocol):
 
     def read_usage(self) -> CgroupUsage: ...
 
-    def sample(self) -> None:
-        """Note the present memory use where the kernel keeps no peak (v2 before Linux 5.19); else nothing."""
+    def sample(self) -> bool:
+        """Note the present memory use where the kernel keeps no peak (v2 before Linux 5.19); else False."""
 
     def read_limits(self) -> Mapping[str, str]:
         """The limits that were set, by kernel file name, as the kernel reads them back."""

@@ -93,8 +93,8 @@ class V1Cgroup:
             pids_refused=read_fields(self._path("pids.events")).get("max"),
         )
 
-    def sample(self) -> None:
-        pass  # the kernel keeps the peak
+    def sample(self) -> bool:
+        return False
 
     def read_limits(self) -> Mapping[str, str]:
         values = ((name, read(self._path(name))) for name in self._limits)

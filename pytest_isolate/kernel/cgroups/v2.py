@@ -89,10 +89,13 @@ class V2Cgroup:
             io_write_bytes=write_bytes,
         )
 
-    def sample(self) -> None:
+    def sample(self) -> bool:
+        if os.path.exists(f"{self._directory}/memory.peak"):
+            return False
         current = read_int(f"{self._directory}/memory.current")
         if current is not None:
             self._sampled_peak = max(current, self._sampled_peak or 0)
+        return current is not None
 
     def read_limits(self) -> Mapping[str, str]:
         values = ((name, read(f"{self._directory}/{name}")) for name in self._limits)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from pytest_isolate.runner import replay
 from pytest_isolate.runner.carry import benchmark, cache, hypothesis, junit, syrupy
 from pytest_isolate.sandbox.messages import Carried
 
@@ -56,4 +57,4 @@ def deliver(item: pytest.Item, message: Carried) -> None:
     try:
         COURIERS[message.plugin].deliver(item, message.data)
     except Exception as error:  # a child may send anything
-        item.warn(pytest.PytestWarning(f"what this test left in {message.plugin} is lost: {error!r}"))
+        replay.warn(item, f"what this test left in {message.plugin} is lost: {error!r}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pytest_isolate.runner import replay
 from pytest_isolate.runner.isolation import current_isolation
 
 __all__ = ["begin", "collect", "deliver"]
@@ -74,9 +75,8 @@ def deliver(item: pytest.Item, data: dict[str, Any]) -> None:
         )
     for directory in data["stranded"]:
         parent = os.path.dirname(directory)
-        item.warn(
-            pytest.PytestWarning(
-                f"syrupy wrote to {directory} inside the sandbox, and it was thrown away; "
-                f"to keep it add --isolate-binds={parent}:{parent}"
-            )
+        replay.warn(
+            item,
+            f"syrupy wrote to {directory} inside the sandbox, and it was thrown away; "
+            f"to keep it add --isolate-binds={parent}:{parent}",
         )
