@@ -69,6 +69,14 @@ class IsolateSession:
         directory = pytest_private.ensure_basetemp(self.config)
         return os.fspath(directory) if directory is not None else tempfile.mkdtemp(prefix="pytest-isolate-")
 
+    def make_ahead(self, item: pytest.Item) -> None:
+        """Have the sandbox for ``item`` made while another test runs. Not if it is the first of its Spec, which
+        may have fixtures that make what it binds."""
+        spec = self.spec_of(item)
+        plan = self._plans.get((spec, os.getcwd())) if isinstance(spec, Spec) else None
+        if plan is not None:
+            self.launcher.prepare(self._degraded.get(id(plan), plan))
+
     def unsupported(self, plan: Plan) -> list[UnsupportedError]:
         """Everything that this machine lacks for a plan, found out by trying."""
         missing = [*self.launcher.missing_limits(plan).values()]

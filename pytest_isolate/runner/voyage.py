@@ -78,6 +78,7 @@ class Voyage:
         self._flight: Flight | None = None
         self._result: Result | None = None
         self._position = 0
+        self._after: pytest.Item | None = None  # what needs the next sandbox
         self._failed = False  # any of its tests
         self.evidence = Evidence()
         self.salvaged = Salvaged()
@@ -139,6 +140,7 @@ class Voyage:
             _flush(stream)  # or the child would write it a second time
         self._plan = plan
         self.run.nextitem = self._next_aboard(nextitem)
+        self._after = nextitem if self.run.nextitem is None else None
         assignment = worker.Assignment(
             item=self.run.item,
             nextitem=self.run.nextitem,
@@ -168,6 +170,7 @@ class Voyage:
         assert self._flight is not None
         self._parameters |= self._ownership.parameters(item)
         self.run = TestRun(item=item, nextitem=self._next_aboard(nextitem))
+        self._after = nextitem if self.run.nextitem is None else None
         index = self._index(item)
         next_index = self._index(self.run.nextitem) if self.run.nextitem is not None else None
         self._ready()
@@ -235,6 +238,8 @@ class Voyage:
         assert self._plan is not None
         sandbox = Sandbox(spec=self._plan.spec, cgroup_paths=self._cgroup_paths, enforced=self.evidence)
         item.ihook.pytest_isolate_sandbox_ready(item=item, sandbox=sandbox)
+        if self._after is not None:
+            self._session.make_ahead(self._after)
 
     @property
     def _cgroup_paths(self) -> tuple[str, ...]:

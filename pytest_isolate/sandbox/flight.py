@@ -395,6 +395,8 @@ class Flight:
         """Also in the child of another test: this one's descriptors are none of its business."""
         if self._channel is not None:
             self._channel.close()
+        if self.cgroup is not None:
+            self.cgroup.close_oom_event()
         if self._written is not None:
             os.close(self._written.scratch_fd)
             self._written = None

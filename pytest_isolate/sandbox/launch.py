@@ -23,7 +23,7 @@ import os
 import time
 import uuid
 
-from pytest_isolate.errors import SetupError, SupervisorError, UnsupportedError
+from pytest_isolate.errors import IsolateError, SetupError, SupervisorError, UnsupportedError
 from pytest_isolate.kernel.cgroups.base import Cgroups
 from pytest_isolate.kernel.cgroups.detect import open_cgroups
 from pytest_isolate.kernel.host import Host
@@ -32,6 +32,7 @@ from pytest_isolate.kernel.supervisor import Failed, Gone, Ready, Supervisor
 from pytest_isolate.sandbox.flight import Flight
 from pytest_isolate.sandbox.loop import Loop
 from pytest_isolate.sandbox.plan import Plan
+from pytest_isolate.sandbox.pool import Berth, Pool
 from pytest_isolate.sandbox.roles import Body, Listener
 from pytest_isolate.sandbox.steps import apply
 from pytest_isolate.syscalls.program import Program
@@ -54,6 +55,7 @@ class Launcher:
         self._no_cgroups: UnsupportedError | None = None
         self._programs: dict[int, tuple[Plan, Program]] = {}  # by id of the plan, which is kept alive
         self._flights: dict[int, Flight] = {}  # built or being built, by sandbox id
+        self._pool = Pool()
         self._count = 0
         self._trials: dict[int, SetupError | None] = {}
         try:
@@ -124,25 +126,49 @@ class Launcher:
         """
         for error in self.missing_limits(plan).values():
             raise error
-        self._count += 1
-        name = f"t{self._count}"
-        cgroup = self._cgroups.create(name, plan.limits) if self._cgroups is not None else None
-        sandbox_id = self._create(plan) if plan.steps else None
+        self.loop.run_once(wait=False)  # a berth, or the supervisor itself, may have been killed
+        berth = self._pool.take(plan) or self._make_berth(plan)
         flight = Flight(
             plan,
-            name=name,
+            name=berth.name,
             loop=self.loop,
-            cgroup=cgroup,
-            kill_sandbox=lambda: self._destroy(sandbox_id),
+            cgroup=berth.cgroup,
+            kill_sandbox=lambda: self._destroy(berth.sandbox_id),
             in_child=lambda: self._forget_in_child(flight),
             body=body,
             listener=listener,
         )
-        if sandbox_id is not None:
-            self._flights[sandbox_id] = flight
-        else:
-            flight.fork()
+        if berth.sandbox_id is not None:
+            self._flights[berth.sandbox_id] = flight
+        if (fds := berth.fds) is not None:
+            self.loop.call_later(0, lambda: flight.built(fds))
+        elif berth.sandbox_id is None:
+            self.loop.call_later(0, flight.fork)
         return flight
+
+    def prepare(self, plan: Plan, count: int = 1) -> None:
+        """Have sandboxes made for as many tests of this plan, which will start soon."""
+        if not plan.steps or self.missing_limits(plan):
+            return
+        try:
+            while self._pool.count(plan) < count:
+                self._pool.add(self._make_berth(plan))
+            if (surplus := self._pool.surplus()) is not None:
+                surplus.given_up = True
+                self._destroy(surplus.sandbox_id)
+        except (IsolateError, OSError):
+            return  # the test that needs one meets it again, and reports it
+
+    def _make_berth(self, plan: Plan) -> Berth:
+        self._count += 1
+        name = f"t{self._count}"
+        cgroup = self._cgroups.create(name, plan.limits) if self._cgroups is not None else None
+        try:
+            return Berth(name, plan, cgroup, self._create(plan) if plan.steps else None)
+        except BaseException:
+            if cgroup is not None:
+                cgroup.remove()
+            raise
 
     def _create(self, plan: Plan) -> int:
         try:
@@ -160,7 +186,9 @@ class Launcher:
         return self._programs[id(plan)][1]
 
     def _destroy(self, sandbox_id: int | None) -> None:
-        if sandbox_id in self._flights and self._supervisor is not None:
+        if sandbox_id is None or self._supervisor is None:
+            return
+        if sandbox_id in self._flights or sandbox_id in self._pool:
             try:
                 self._supervisor.destroy(sandbox_id)
             except SupervisorError:
@@ -192,8 +220,13 @@ class Launcher:
         for sandbox_id, flight in [*self._flights.items()]:
             flight.lost()
             self._forget(sandbox_id)
+        for berth in self._pool:
+            self._pool.drop(berth.sandbox_id)
 
     def _dispatch(self, reply: Ready | Failed | Gone) -> None:
+        if reply.sandbox_id in self._pool:
+            self._dispatch_to_berth(reply)
+            return
         flight = self._flights[reply.sandbox_id]
         match reply:
             case Ready(fds=fds):
@@ -204,6 +237,15 @@ class Launcher:
                     self._forget(reply.sandbox_id)
             case Gone():
                 self._forget(reply.sandbox_id)
+
+    def _dispatch_to_berth(self, reply: Ready | Failed | Gone) -> None:
+        match reply:
+            case Ready(fds=fds):
+                self._pool[reply.sandbox_id].fds = fds
+            case Failed(born=True):
+                self._pool[reply.sandbox_id].given_up = True
+            case Failed() | Gone():
+                self._pool.drop(reply.sandbox_id)
 
     def _forget(self, sandbox_id: int) -> None:
         flight = self._flights.pop(sandbox_id)
@@ -220,6 +262,8 @@ class Launcher:
         for flight in self._flights.values():
             if flight is not own:
                 flight.close_descriptors()
+        for berth in self._pool:
+            berth.close()
 
     # ---- the end --------------------------------------------------------------------------------
 
@@ -241,7 +285,9 @@ class Launcher:
         wake = self.loop.call_later(GONE_PATIENCE_S, lambda: None)
         for flight in [*self._flights.values()]:
             flight.interrupt()
-        while self._flights and time.monotonic() < deadline:
+        for berth in self._pool:
+            self._destroy(berth.sandbox_id)
+        while (self._flights or self._pool) and time.monotonic() < deadline:
             self.loop.run_once()
         wake.cancel()
 

@@ -64,6 +64,8 @@ class Cgroup(Protocol):
         dead one for ever.  The event comes just before the kill, so ``oom_kills`` may still be 0.
         """
 
+    def close_oom_event(self) -> None: ...
+
     def processes(self) -> list[int]: ...
 
     def kill(self) -> None:

@@ -111,10 +111,13 @@ class V1Cgroup:
     def kill(self) -> None:
         kill_tree(self.paths[0])  # whoever entered entered all of them
 
-    def remove(self) -> None:
+    def close_oom_event(self) -> None:
         if self._oom_event is not None:
-            os.close(self._oom_event)  # first: removing the cgroup signals the event too
+            os.close(self._oom_event)
             self._oom_event = None
+
+    def remove(self) -> None:
+        self.close_oom_event()  # first: removing the cgroup signals the event too
         for path in self.paths:
             remove_tree(path)
 

@@ -104,6 +104,9 @@ class V2Cgroup:
     def oom_event_fd(self) -> int | None:
         return None  # memory.oom.group kills all of the cgroup at once
 
+    def close_oom_event(self) -> None:
+        return
+
     def processes(self) -> list[int]:
         return processes(self._directory)
 
