@@ -70,8 +70,10 @@ class IsolateSession:
         return os.fspath(directory) if directory is not None else tempfile.mkdtemp(prefix="pytest-isolate-")
 
     def make_ahead(self, item: pytest.Item) -> None:
-        """Have the sandbox for ``item`` made while another test runs. Not if it is the first of its Spec, which
-        may have fixtures that make what it binds."""
+        """Have the sandbox for ``item`` made while another test runs.
+
+        Not if it is the first of its Spec, which may have fixtures that make what it binds.
+        """
         spec = self.spec_of(item)
         plan = self._plans.get((spec, os.getcwd())) if isinstance(spec, Spec) else None
         if plan is not None:
