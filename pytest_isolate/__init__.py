@@ -13,17 +13,19 @@ if TYPE_CHECKING:
     from pytest_isolate.outcome import Outcome
     from pytest_isolate.runner.isolation import Isolation
     from pytest_isolate.runner.voyage import Sandbox
-    from pytest_isolate.spec import Limits, Network, Spec, User
+    from pytest_isolate.spec import Fixtures, Limits, Network, Scope, Spec, User
     from pytest_isolate.usage import CgroupUsage, Usage
 
 __all__ = [
     "CgroupUsage",
+    "Fixtures",
     "IsolateError",
     "Isolation",
     "Limits",
     "Network",
     "Outcome",
     "Sandbox",
+    "Scope",
     "Spec",
     "SpecError",
     "UnsupportedError",
@@ -33,12 +35,14 @@ __all__ = [
 
 _HOMES = {
     "CgroupUsage": "usage",
+    "Fixtures": "spec",
     "IsolateError": "errors",
     "Isolation": "runner.isolation",
     "Limits": "spec",
     "Network": "spec",
     "Outcome": "outcome",
     "Sandbox": "runner.voyage",
+    "Scope": "spec",
     "Spec": "spec",
     "SpecError": "errors",
     "UnsupportedError": "errors",

@@ -89,8 +89,13 @@ def _isolated(item: pytest.Item, spec: Spec) -> Iterator[str]:
     yield ""
     yield "Options"
     yield from _options(item, spec)
-    session = IsolateSession(item.config)
+    session = IsolateSession(item.config, fresh_fixtures=session_options(item.config).fresh_fixtures)
     try:
+        yield ""
+        yield "Fixtures"
+        parents, childs = session.ownership_for(spec).names(item)
+        yield f"  set up by pytest, once  {' '.join(parents) or 'none'}"
+        yield f"  set up in the sandbox   {' '.join(childs) or 'none'}"
         plan = session.plan_for(spec)
         number = itertools.count(1)
         yield ""

@@ -63,9 +63,12 @@ class Ownership:
         if not self._is_shared or parent is None or pytest_private.is_skipped_by_mark(item):
             return
         pytest_private.set_up_nodes(parent)
-        needed = [*self._parents_fixtures(item)] if pytest_private.has_fixtures(item) else []
-        if needed:
+        outgrown = self.outgrown(item)
+        needed = [*self._parents_fixtures(item)]
+        if outgrown or needed:
             with pytest_private.request_of(item) as request:
+                for definition in outgrown:
+                    pytest_private.finish_fixture(request, definition)
                 for requesting, name in needed:
                     inner = request
                     for definition in requesting:
@@ -76,7 +79,7 @@ class Ownership:
         """The values with which the parent's fixtures are set up for ``item``."""
         found: Parameters = {}
         callspec = getattr(item, "callspec", None)
-        if not self._is_shared or callspec is None:
+        if callspec is None:
             return found
         for requesting, name in self._parents_fixtures(item):
             definition = pytest_private.find_fixture(item, name, _level(requesting, name))
@@ -86,13 +89,37 @@ class Ownership:
 
     def is_set_up(self, item: pytest.Item) -> bool:
         """Whether the parent holds all that ``item`` needs of it."""
-        if not self._is_shared or not pytest_private.has_fixtures(item):
-            return True
         needed = (
             pytest_private.find_fixture(item, name, _level(requesting, name))
             for requesting, name in self._parents_fixtures(item)
         )
         return all(definition is None or definition.cached_result is not None for definition in needed)
+
+    def outgrown(self, item: pytest.Item) -> list[Definition]:
+        """What the parent has set up with another parameter, and ``item`` wants for a narrower scope: plain
+        pytest tears it down before ``item``."""
+        found: list[Definition] = []
+        if not self._is_shared or not pytest_private.has_fixtures(item):
+            return found
+        for name in getattr(getattr(item, "callspec", None), "params", ()):
+            definition = pytest_private.find_fixture(item, name, 0)
+            scope = pytest_private.scope_of_parameter(item, name)
+            if (
+                definition is not None
+                and scope is not None
+                and definition.cached_result is not None
+                and self._is_wider(definition.scope)
+                and not self._is_wider(scope)
+                and not pytest_private.is_cached(item, definition)
+            ):
+                found.append(definition)
+        return found
+
+    def names(self, item: pytest.Item) -> tuple[list[str], list[str]]:
+        """The fixtures that ``item`` is known to use: pytest's, and the sandbox's."""
+        parents = [*self._parents_fixtures(item)]
+        names = [name for name in getattr(item, "fixturenames", ()) if name != "request"]
+        return [name for _, name in parents], [name for name in names if ((), name) not in parents]
 
     # ---- in the child ---------------------------------------------------------------------------
 
@@ -113,6 +140,8 @@ class Ownership:
     def _parents_fixtures(self, item: pytest.Item) -> Iterator[tuple[tuple[Definition, ...], str]]:
         """Each with the fixtures that ask for it, outermost first: a definition that is overridden is reached
         only through the one that overrides it."""
+        if not self._is_shared or not pytest_private.has_fixtures(item):
+            return
         known: dict[Definition, bool] = {}
         overrides = []
         for name in getattr(item, "fixturenames", ()):
@@ -150,9 +179,10 @@ class Ownership:
             return True  # ``request``, or what pytest will say it does not know
         if definition not in known:
             scope = pytest_private.scope_of_parameter(item, name) or definition.scope
-            is_wider = WIDTHS.index(scope) > WIDTHS.index(self._scope.value)
+            if pytest_private.is_cached(item, definition):
+                scope = definition.scope  # its parameter has the value that it is set up with
             known[definition] = (
-                is_wider
+                self._is_wider(scope)
                 and not self._is_fork_unsafe(definition)
                 and all(
                     self._is_parents(item, needed, (*requesting, definition), known)
@@ -160,6 +190,9 @@ class Ownership:
                 )
             )
         return known[definition]
+
+    def _is_wider(self, scope: str) -> bool:
+        return WIDTHS.index(scope) > WIDTHS.index(self._scope.value)
 
     def _is_fork_unsafe(self, definition: Definition) -> bool:
         if definition not in self._fork_unsafe:

@@ -44,11 +44,14 @@ __all__ = [
     "ensure_basetemp",
     "failed_subtests",
     "find_fixture",
+    "finish_fixture",
     "fix_native_id",
     "format_log",
     "has_fixtures",
     "held_fixtures",
+    "is_cached",
     "is_opaque",
+    "is_same_parameter",
     "is_skipped_by_mark",
     "junit_attributes",
     "junit_suite_properties",
@@ -138,6 +141,30 @@ def request_from(request: Any, definition: pytest.FixtureDef[Any]) -> Any:
 def set_up_fixture(request: Any, name: str) -> None:
     """``FixtureRequest._get_active_fixturedef`` (fixtures.py): as ``getfixturevalue``, without the value."""
     request._get_active_fixturedef(name)
+
+
+def finish_fixture(request: Any, definition: pytest.FixtureDef[Any]) -> None:
+    """Tear down a fixture and what depends on it. ``FixtureDef.finish`` (fixtures.py)."""
+    definition.finish(request_from(request, definition))
+
+
+def is_cached(item: pytest.Item, definition: pytest.FixtureDef[Any]) -> bool:
+    """Whether a fixture is set up with the parameter that ``item`` has for it.
+
+    ``FixtureDef.cache_key`` is the parameter or None (fixtures.py, since 8.0); numpy arrays refuse ``==``.
+    """
+    if definition.cached_result is None:
+        return False
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return is_same_parameter(definition.cached_result[1], params.get(definition.argname))
+
+
+def is_same_parameter(value: object, other: object) -> bool:
+    """As ``FixtureDef.execute`` compares them."""
+    try:
+        return bool(value == other)
+    except (ValueError, RuntimeError):
+        return value is other
 
 
 def has_fixtures(item: pytest.Item) -> bool:

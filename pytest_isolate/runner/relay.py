@@ -98,8 +98,8 @@ def _leave(voyage: Voyage, item: pytest.Item) -> None:
     """``item`` needs a sandbox of its own; say so if it should have shared this one."""
     if not voyage.is_over:
         _end(voyage)
-    elif voyage.run.nextitem is item and not isinstance(voyage.run.outcome, Completed | None):
-        why = synthesize.explain(voyage.run.outcome)
+    elif voyage.lost is not None:
+        why = synthesize.explain(voyage.lost)
         text = f"the sandbox that this test was to share ended before it ({why}); it runs in a new one"
         replay.warn(item, text)
 
@@ -116,6 +116,7 @@ def _end(voyage: Voyage) -> None:
     voyage.finish()
     for report in replay.rebuild_all(item, transcript, start=told):
         item.ihook.pytest_runtest_logreport(report=report)
+    _merge_coverage(item, transcript)
     for text in (*voyage.salvaged.warnings, voyage.salvaged.text):
         if text:
             replay.warn(item, text)
@@ -246,6 +247,7 @@ class _ItemLog:
         self._attach([*reports[:last], *teardown], outcome, usage, voyage)
         for report in teardown:
             item.ihook.pytest_runtest_logreport(report=report)
+        _merge_coverage(item, self._transcript)
         item.ihook.pytest_isolate_finished(item=item, outcome=outcome, usage=usage)
 
     def _deliver(self) -> None:
@@ -256,11 +258,7 @@ class _ItemLog:
                 replay.record_warning(item, message)
         for carried in self._transcript.carried:
             carry.deliver(item, carried)
-        for measured in self._transcript.coverage:
-            try:
-                coverage_data.merge(measured)
-            except Exception as error:  # a child may send anything
-                replay.warn(item, f"coverage of this test is lost: {error!r}")
+        _merge_coverage(item, self._transcript)
 
     def _attach(
         self, reports: list[pytest.TestReport], outcome: Outcome, usage: Usage, voyage: Voyage | None
@@ -304,6 +302,15 @@ class _ItemLog:
                 pytest.exit(reason, returncode)
             case Interrupted(text, filename, lineno):
                 replay.raise_at(KeyboardInterrupt(text), filename, lineno)
+
+
+def _merge_coverage(item: pytest.Item, transcript: Transcript) -> None:
+    """What has come since the last time."""
+    while transcript.coverage:
+        try:
+            coverage_data.merge(transcript.coverage.pop(0))
+        except Exception as error:  # a child may send anything
+            replay.warn(item, f"coverage of this test is lost: {error!r}")
 
 
 def _worker_name() -> str:

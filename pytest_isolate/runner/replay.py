@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -76,12 +76,14 @@ def merge_teardown(
     """Plain pytest reports one teardown: the child's, with what the parent's adds to it."""
     for parent in parents:
         child = reports[-1] if reports and reports[-1].when == "teardown" else None
-        if child is None or (child.failed and parent.failed):
+        if child is None:
             reports = [*reports, parent]
             continue
         child.sections = _merged(child.sections, parent.sections)
         child.duration += parent.duration
-        if parent.failed:
+        if parent.failed and child.failed:
+            child.longrepr = _both(child.longrepr, parent.longreprtext)
+        elif parent.failed:
             child.outcome, child.longrepr = parent.outcome, parent.longrepr
     return reports
 
@@ -95,6 +97,14 @@ def _merged(sections: list[tuple[str, str]], added: list[tuple[str, str]]) -> li
             newline = "\n" if before and not before.endswith("\n") else ""
             texts[title] = before + newline + text
     return [*texts.items()]
+
+
+def _both(first: Any, second: str) -> Any:
+    """Two failures as one report has them, where plain pytest has a group of exceptions."""
+    if not hasattr(first, "addsection"):
+        return f"{first}\n\n{second}"
+    first.addsection("another error during teardown", second)
+    return first
 
 
 def record_warning(item: pytest.Item, message: WarningRecorded) -> None:

@@ -20,6 +20,7 @@ from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.readback import namespace_inodes
 from pytest_isolate.runner import pytest_private
+from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.sandbox.launch import Launcher
 from pytest_isolate.sandbox.plan import Plan, Workspace, make_plan
 from pytest_isolate.spec import Spec
@@ -44,8 +45,9 @@ class IsolateSession:
     ) -> None:
         self.config = config
         self.spec_of = spec_of
-        self.fresh_fixtures = fresh_fixtures
         self.keep = keep
+        self._fresh_fixtures = fresh_fixtures
+        self._ownerships: dict[Spec, Ownership] = {}
         self.voyage: Voyage | None = None  #: the last one that was started
         self.host = Host()
         self.launcher = Launcher(self.host)
@@ -68,6 +70,12 @@ class IsolateSession:
         """Where what tests leave is kept: as long as pytest keeps what they leave in ``tmp_path``."""
         directory = pytest_private.ensure_basetemp(self.config)
         return os.fspath(directory) if directory is not None else tempfile.mkdtemp(prefix="pytest-isolate-")
+
+    def ownership_for(self, spec: Spec) -> Ownership:
+        """Made once per Spec."""
+        if spec not in self._ownerships:
+            self._ownerships[spec] = Ownership(spec, self._fresh_fixtures)
+        return self._ownerships[spec]
 
     def make_ahead(self, item: pytest.Item) -> None:
         """Have the sandbox for ``item`` made while another test runs.

@@ -18,8 +18,8 @@ import pytest
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.outcome import Completed, Outcome
-from pytest_isolate.runner import current_test, worker
-from pytest_isolate.runner.fixtures import Ownership, Parameters, sandbox_node
+from pytest_isolate.runner import current_test, pytest_private, worker
+from pytest_isolate.runner.fixtures import Parameters, sandbox_node
 from pytest_isolate.runner.isolation import Isolation
 from pytest_isolate.runner.preparation import Preparation, prepare
 from pytest_isolate.runner.salvage import Salvaged, salvage
@@ -69,7 +69,7 @@ class Voyage:
     ) -> None:
         self._session = session
         self._node = sandbox_node(item, spec.scope)
-        self._ownership = Ownership(spec, session.fresh_fixtures)
+        self._ownership = session.ownership_for(spec)
         self._parameters: Parameters = {}
         self._preparations: dict[pytest.Item, Preparation] = {}
         self.spec = spec
@@ -83,6 +83,7 @@ class Voyage:
         self.evidence = Evidence()
         self.salvaged = Salvaged()
         self.name = ""
+        self.lost: Outcome | None = None  #: how the child ended between two tests, which none should
         self.run = TestRun(item=item, nextitem=None)
 
     # ---- what the parent sets up ----------------------------------------------------------------
@@ -114,10 +115,11 @@ class Voyage:
     def _may_follow(self, item: pytest.Item) -> bool:
         if self._session.spec_of(item) != self.spec or sandbox_node(item, self.spec.scope) is not self._node:
             return False
-        return all(
-            definition not in self._parameters or _is_same(value, self._parameters[definition])
-            for definition, value in self._ownership.parameters(item).items()
-        )
+        if self._ownership.outgrown(item):
+            return False
+        wanted, given = self._ownership.parameters(item), self._parameters
+        shared = wanted.keys() & given.keys()
+        return all(pytest_private.is_same_parameter(wanted[each], given[each]) for each in shared)
 
     def _next_aboard(self, nextitem: pytest.Item | None) -> pytest.Item | None:
         """``nextitem`` if it can run in this sandbox."""
@@ -220,9 +222,11 @@ class Voyage:
     def done(self, result: Result) -> None:
         self._result = result
         self.evidence = replace(self.evidence, limits=self.evidence.limits | result.limits)
-        if self.run.outcome is None or not isinstance(result.outcome, Completed):
+        if self.run.outcome is not None and self.run.nextitem is not None:
+            self.lost = result.outcome  # while it waited to be told what to run
+        elif self.run.outcome is None or not isinstance(result.outcome, Completed):
             self.run.outcome, self.run.usage = result.outcome, result.usage
-        self.run.trace = result.faulthandler
+            self.run.trace = result.faulthandler
         self._failed |= not isinstance(result.outcome, Completed)
         if result.written is not None:
             self.salvaged = self._salvage(result.written)
@@ -268,14 +272,6 @@ class Voyage:
             cgroup=self._session.launcher.cgroup_version if self._cgroup_paths else None,
             missing=self._plan.missing,
         )
-
-
-def _is_same(value: object, other: object) -> bool:
-    """As pytest compares the parameters of a cached fixture: numpy arrays refuse to be compared."""
-    try:
-        return bool(value == other)
-    except (ValueError, RuntimeError):
-        return value is other
 
 
 def _flush(stream: object) -> None:

@@ -88,7 +88,7 @@ def _prepare(assignment: Assignment, child: Child) -> None:
     # Python seeds the module anew in each fork; a suite that seeds it once counts on that.
     random.setstate(assignment.random_state)
     reruns.skip_attempts(item, assignment.earlier_attempts)
-    _leave_event_loop()
+    _leave_event_loops()
     assignment.ownership.disown(item)
     if assignment.preparations:
         item.config.pluginmanager.register(Revival(assignment.preparations))
@@ -106,13 +106,19 @@ def _prepare(assignment: Assignment, child: Child) -> None:
     )
 
 
-def _leave_event_loop() -> None:
-    """A loop that the parent has set would be taken for this thread's, and its closing would unregister
-    descriptors from the epoll that is the parent's too. CPython does it by itself since 3.12 (on_fork)."""
+def _leave_event_loops() -> None:
+    """Those of the parent: to use one, or to close it, would act on the epoll that is the parent's too."""
+    # asyncio's loop of this thread; CPython forgets it by itself since 3.12 (events.py, on_fork).
     policy: Any = getattr(sys.modules.get("asyncio.events"), "_event_loop_policy", None)
     if sys.version_info < (3, 12) and policy is not None:
         pytest_private.never_free(getattr(getattr(policy, "_local", None), "_loop", None))
         policy.set_event_loop(None)
+    # anyio's test runner, which lives as long as a fixture leases it (anyio/pytest_plugin.py, since 4.0).
+    anyio: Any = sys.modules.get("anyio.pytest_plugin")
+    if getattr(anyio, "_current_runner", None) is not None:
+        pytest_private.never_free(anyio._current_runner, anyio._runner_stack)
+        anyio._current_runner = anyio._runner_stack = None
+        anyio._runner_leases = 0
 
 
 def _run_items(item: pytest.Item, nextitem: pytest.Item | None, channel: ChildEnd) -> None:
@@ -135,7 +141,10 @@ def _run_items(item: pytest.Item, nextitem: pytest.Item | None, channel: ChildEn
                 item = session.items[index]
                 nextitem = session.items[next_index] if next_index is not None else None
             case Finish():
-                break
+                _tear_down(item)
+                for message in coverage_data.collect():
+                    channel.send(message)
+                return
             case message:
                 raise AssertionError(f"{message} is no answer to a pause")
     _tear_down(item)

@@ -101,6 +101,10 @@ class ParentEnd:
         finally:
             del self._buffer[:at]
 
+    def renew(self) -> None:
+        """Another test: the bound on what it may send is its own."""
+        self._total = 0
+
     def send(self, message: UsageAnswer | RunNext | Finish) -> None:
         data = encode(message)
         try:

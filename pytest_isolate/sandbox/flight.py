@@ -98,6 +98,7 @@ class Flight:
         self._written: Written | None = None
         self._channel: ParentEnd | None = None
         self._faulthandler_fd = -1
+        self._traced = 0  # bytes of it that are of earlier tests
         self._pid = 0
         self._pidfd = -1
         self._oom_fd: int | None = None  # owned by the cgroup
@@ -229,13 +230,15 @@ class Flight:
     def _end_test(self, at: float) -> None:
         """One of several; the child waits."""
         self._watchdog.cancel_deadline()
-        self._used = self._measure()
+        self._traced = os.fstat(self._faulthandler_fd).st_size
+        self._used = self._measure(None)  # what was reaped so far is the hop
         self._listener.test_ended(self._laps.end(self._used, at))
 
     def go_on(self, message: RunNext | Finish) -> None:
         """Tell the child that waits what to do. Does nothing if it has died meanwhile."""
         assert self._channel is not None
         self._laps.next(self._used)
+        self._channel.renew()
         self._watchdog.start_deadline()
         try:
             self._channel.send(message)
@@ -356,7 +359,7 @@ class Flight:
         self._done = True
         for timer in self._timers:
             timer.cancel()
-        usage = self._laps.end(self._measure(), self._finished)
+        usage = self._laps.end(self._measure(self._rusage), self._finished)
         limits = dict(self.cgroup.read_limits()) if self.cgroup is not None else {}
         if usage.oom_kills:
             outcome = OutOfMemory(self.plan.limits.memory_bytes, usage.memory_peak_bytes, usage.oom_kills)
@@ -368,11 +371,11 @@ class Flight:
         if self.cgroup is not None and not self.plan.steps:
             self.cgroup.remove()  # no init whose end would tell when it is empty
 
-    def _measure(self) -> Usage:
+    def _measure(self, rusage: accounting.Rusage | None) -> Usage:
         """What the sandbox has used so far; what only rusage tells is known when the process has ended."""
         written = self._written.count() if self._written is not None else (None, None)
         return replace(
-            accounting.combine(self._usage_so_far(), self._rusage),
+            accounting.combine(self._usage_so_far(), rusage),
             memory_limit_bytes=self.plan.limits.memory_bytes,
             written_files=written[0],
             written_bytes=written[1],
@@ -382,7 +385,7 @@ class Flight:
     def _read_faulthandler(self) -> str:
         if self._faulthandler_fd < 0:
             return ""
-        return os.pread(self._faulthandler_fd, 2**16, 0).decode(errors="replace")
+        return os.pread(self._faulthandler_fd, 2**16, self._traced).decode(errors="replace")
 
     def _close(self) -> None:
         if self._oom_fd is not None:

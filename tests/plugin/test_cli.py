@@ -136,6 +136,25 @@ def test_explain_prints_options_steps_and_what_is_missing(directory: Path) -> No
 
 
 @pytest.mark.needs("cgroup memory limit", "cgroup cpu limit", "user namespace")
+def test_explain_says_whose_fixtures_are_whose(directory: Path) -> None:
+    (directory / "test_fix.py").write_text(
+        "import pytest\n"
+        "@pytest.fixture(scope='session')\ndef s(): yield\n"
+        "@pytest.fixture(scope='session')\nasync def loop_made(): yield\n"
+        "@pytest.fixture(scope='module')\ndef m(s): yield\n"
+        "@pytest.fixture\ndef f(m): yield\n"
+        "def test_it(f, loop_made): pass\n"
+    )
+    text = explain("test_fix.py::test_it", "--isolate-all")
+    assert re.search(r"set up by pytest, once +s m\n", text)
+    assert re.search(r"set up in the sandbox +loop_made f\n", text)
+    text = explain("test_fix.py::test_it", "--isolate-all", "--isolate-scope=module")
+    assert re.search(r"^  scope +module +--isolate-scope", text, re.MULTILINE)
+    assert re.search(r"set up by pytest, once +s\n", text)
+    text = explain("test_fix.py::test_it", "--isolate-all", "--isolate-fixtures=fresh")
+    assert re.search(r"set up by pytest, once +none\n", text)
+
+
 def test_explain_with_all_there(directory: Path) -> None:
     assert explain("test_it.py::test_marked").endswith("nothing that it needs is missing here\n")
 
