@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_isolate.outcome import Outcome
     from pytest_isolate.runner.isolation import Isolation
     from pytest_isolate.runner.voyage import Sandbox
-    from pytest_isolate.spec import Fixtures, Limits, Network, Scope, Spec, User
+    from pytest_isolate.spec import Fixtures, Limits, Network, Scope, Spec, Start, User
     from pytest_isolate.usage import CgroupUsage, Usage
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Scope",
     "Spec",
     "SpecError",
+    "Start",
     "UnsupportedError",
     "Usage",
     "User",
@@ -45,6 +46,7 @@ _HOMES = {
     "Scope": "spec",
     "Spec": "spec",
     "SpecError": "errors",
+    "Start": "spec",
     "UnsupportedError": "errors",
     "Usage": "usage",
     "User": "spec",

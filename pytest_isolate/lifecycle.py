@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_isolate import options
 from pytest_isolate.errors import SpecError
 from pytest_isolate.marker import spec_for, why_unprotected
+from pytest_isolate.runner import FRESH_PLUGIN, JOB_VARIABLE
 from pytest_isolate.settings import session_options
 
 if TYPE_CHECKING:
     from pytest_isolate.runner.session import IsolateSession
     from pytest_isolate.spec import Spec
 
-__all__ = ["configure", "finish", "header", "plan_items", "planned", "refuse_rivals", "run_item", "start"]
+__all__ = [
+    "begin_fresh",
+    "configure",
+    "configure_node",
+    "finish",
+    "header",
+    "plan_items",
+    "planned",
+    "refuse_rivals",
+    "run_item",
+    "start",
+]
 
 _SPEC: pytest.StashKey[Spec | SpecError] = pytest.StashKey()
 _SESSION = pytest.StashKey["IsolateSession"]()
@@ -32,6 +45,14 @@ def refuse_rivals(pluginmanager: pytest.PytestPluginManager) -> None:
                 f"pytest-isolate-ns and {distribution} claim the same marker or options; "
                 f"run: pip uninstall {distribution}"
             )
+
+
+def begin_fresh(pluginmanager: pytest.PytestPluginManager) -> None:
+    """In the fresh interpreter of a test with ``start="spawn"``; elsewhere nothing."""
+    if JOB_VARIABLE in os.environ:
+        from pytest_isolate.runner import fresh
+
+        fresh.begin(pluginmanager, planned)
 
 
 def configure(config: pytest.Config) -> None:
@@ -63,6 +84,13 @@ def _start_controller(config: pytest.Config) -> None:
         config.add_cleanup(prepare_leaf())
 
 
+def configure_node(node: Any) -> None:
+    """In xdist's controller, for each of its workers."""
+    from pytest_isolate.runner import spawn
+
+    spawn.pass_on_arguments(node.config, node.workerinput)
+
+
 def plan_items(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Find out which items are isolated, and how; what is wrong fails that item when it runs."""
     to_report = False
@@ -91,7 +119,9 @@ def planned(item: pytest.Item) -> Spec | SpecError | None:
 def _report(config: pytest.Config) -> None:
     # An xdist worker's reports are collected by its controller; without tests there is nothing to overwrite
     # an earlier run's file with.
-    if not hasattr(config, "workerinput") and not config.getoption("collectonly"):
+    # A fresh interpreter reports to the session that started it.
+    is_part = hasattr(config, "workerinput") or config.pluginmanager.hasplugin(FRESH_PLUGIN)
+    if not is_part and not config.getoption("collectonly"):
         from pytest_isolate import reporters
 
         reporters.register(config)

@@ -35,6 +35,7 @@ from pytest_isolate.values import (
     parse_patterns,
     parse_rootfs,
     parse_scope,
+    parse_start,
     parse_user,
 )
 
@@ -192,6 +193,11 @@ OPTIONS: tuple[Option, ...] = (
         name="user", field="user", metavar="caller|root|host-root", parse=parse_user, default="caller",
         help="caller: your own uid and gid; root: they look like 0; host-root: no user namespace, "
         "which needs pytest to run as root",
+    ),
+    Option(
+        name="start", field="start", metavar="fork|spawn", parse=parse_start, default="fork",
+        help="fork: the test starts as a copy of pytest; spawn: in a fresh interpreter, which inherits "
+        "nothing, and collects and runs this test alone",
     ),
     Option(
         name="scope", field="scope", metavar="function|class|module", parse=parse_scope, default="function",

@@ -17,6 +17,7 @@ __all__ = [
     "Rootfs",
     "Scope",
     "Spec",
+    "Start",
     "User",
 ]
 
@@ -49,6 +50,13 @@ class Fixtures(Enum):
 
     SHARED = "shared"  #: in pytest, once, as without isolation; tests inherit them
     FRESH = "fresh"  #: in each sandbox anew
+
+
+class Start(Enum):
+    """How a sandbox's process comes to be."""
+
+    FORK = "fork"  #: a copy of pytest, with all that is imported and set up in it
+    SPAWN = "spawn"  #: a fresh interpreter that collects and runs these tests alone
 
 
 class EnvMode(Enum):
@@ -117,5 +125,6 @@ class Spec:
     env: Environment = field(default_factory=Environment)
     hostname: str = "isolated"
     user: User = User.CALLER
+    start: Start = Start.FORK
     scope: Scope = Scope.FUNCTION
     fixtures: Fixtures = Fixtures.SHARED

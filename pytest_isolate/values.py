@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pytest_isolate.units import quoted
 
 if TYPE_CHECKING:
-    from pytest_isolate.spec import Bind, Environment, EnvMode, Fixtures, Network, Rootfs, Scope, User
+    from pytest_isolate.spec import Bind, Environment, EnvMode, Fixtures, Network, Rootfs, Scope, Start, User
 
 __all__ = [
     "Keep",
@@ -34,6 +34,7 @@ __all__ = [
     "parse_patterns",
     "parse_rootfs",
     "parse_scope",
+    "parse_start",
     "parse_user",
 ]
 
@@ -105,6 +106,12 @@ def parse_fixtures(value: object) -> Fixtures:
     from pytest_isolate.spec import Fixtures
 
     return member(Fixtures, value)
+
+
+def parse_start(value: object) -> Start:
+    from pytest_isolate.spec import Start
+
+    return member(Start, value)
 
 
 def parse_bool(value: object) -> bool:

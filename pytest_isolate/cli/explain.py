@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Any, TextIO
@@ -20,7 +21,7 @@ from pytest_isolate.runner.session import IsolateSession
 from pytest_isolate.sandbox.plan import DEFAULT_TMP_SIZE_BYTES, Plan
 from pytest_isolate.sandbox.steps import describe
 from pytest_isolate.settings import session_options
-from pytest_isolate.spec import Bind, DirectoryRootfs, Environment, EnvMode, HostRootfs, Limits, Spec
+from pytest_isolate.spec import Bind, DirectoryRootfs, Environment, EnvMode, HostRootfs, Limits, Spec, Start
 
 __all__ = ["explain"]
 
@@ -235,6 +236,9 @@ def _child_steps(plan: Plan, cgroup_version: str | None) -> Iterator[str]:
     deadline = (
         f", for {units.format_duration(limits.timeout_s)} at most" if limits.timeout_s is not None else ""
     )
+    if plan.spec.start is Start.SPAWN:
+        yield f"become a fresh interpreter: {' '.join([*plan.loader, sys.executable, '-m', 'pytest'])} …"
+        yield "collect the file of the test"
     yield f"run setup, call and teardown of the test{deadline}"
 
 

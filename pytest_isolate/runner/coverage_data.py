@@ -10,7 +10,23 @@ from typing import Any
 
 from pytest_isolate.sandbox.messages import Coverage
 
-__all__ = ["collect", "merge"]
+__all__ = ["collect", "merge", "settings", "start"]
+
+#: What decides what is measured, as ``Coverage.get_option`` names it.
+SETTINGS = (
+    "branch",
+    "source",
+    "source_pkgs",
+    "include",
+    "omit",
+    "cover_pylib",
+    "timid",
+    "concurrency",
+    "relative_files",
+    "context",
+    "dynamic_context",
+    "plugins",
+)
 
 
 def _current() -> Any:
@@ -18,6 +34,27 @@ def _current() -> Any:
     module = sys.modules.get("coverage")
     cls = getattr(module, "Coverage", None)
     return cls.current() if cls is not None and hasattr(cls, "current") else None
+
+
+def settings() -> dict[str, Any] | None:
+    """How coverage is measured here, in JSON's own types; None if it is not."""
+    cov = _current()
+    if cov is None:
+        return None
+    return {name: cov.get_option(f"run:{name}") for name in SETTINGS} | {
+        "config_file": cov.config.config_file
+    }
+
+
+def start(found: dict[str, Any]) -> None:
+    """In a fresh interpreter: measure as :func:`settings` found it."""
+    import coverage
+
+    found = dict(found)
+    cov = coverage.Coverage(data_file=None, config_file=found.pop("config_file") or False)
+    for name, value in found.items():
+        cov.set_option(f"run:{name}", value)
+    cov.start()
 
 
 _collected: dict[tuple[str, str], set[Any]] = {}

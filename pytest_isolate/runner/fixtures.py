@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pytest_isolate.runner import pytest_private
-from pytest_isolate.spec import Fixtures, Scope, Spec
+from pytest_isolate.spec import Fixtures, Scope, Spec, Start
 
 __all__ = ["FORK_UNSAFE", "Ownership", "Parameters", "sandbox_node"]
 
@@ -47,7 +47,8 @@ class Ownership:
 
     def __init__(self, spec: Spec, fresh_patterns: Iterable[str] = ()) -> None:
         self._scope = spec.scope
-        self._is_shared = spec.fixtures is Fixtures.SHARED
+        # A fresh interpreter inherits nothing.
+        self._is_shared = spec.fixtures is Fixtures.SHARED and spec.start is Start.FORK
         self._patterns = (*FORK_UNSAFE, *fresh_patterns)
         self._fork_unsafe: dict[Definition, bool] = {}
 

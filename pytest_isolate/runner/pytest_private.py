@@ -24,7 +24,7 @@ from _pytest._code.code import (
     TerminalRepr,
 )
 from _pytest._io import TerminalWriter
-from _pytest.capture import CaptureManager
+from _pytest.capture import CaptureManager, FDCapture
 from _pytest.compat import NOTSET
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 from _pytest.fixtures import SubRequest, TopRequest
@@ -36,6 +36,10 @@ __all__ = [
     "Held",
     "LongRepr",
     "add_to_junit",
+    "adopt_basetemp",
+    "adopt_log_file",
+    "basetemp",
+    "capture_fds",
     "capture_manager",
     "catch_log",
     "disown_fixture",
@@ -47,6 +51,7 @@ __all__ = [
     "finish_fixture",
     "fix_native_id",
     "format_log",
+    "has_color",
     "has_fixtures",
     "held_fixtures",
     "is_cached",
@@ -55,6 +60,7 @@ __all__ = [
     "is_skipped_by_mark",
     "junit_attributes",
     "junit_suite_properties",
+    "log_file_fd",
     "long_repr",
     "move_faulthandler",
     "never_free",
@@ -69,6 +75,8 @@ __all__ = [
     "set_failed_subtests",
     "set_up_fixture",
     "set_up_nodes",
+    "share_capture",
+    "stdin_fd",
     "tear_down_to",
     "xfail_reason",
 ]
@@ -254,10 +262,17 @@ def tear_down_to(session: pytest.Session, nextitem: pytest.Item | None) -> None:
 
 
 class _Diverted:
-    """Stands where a hook caller stood, with its two ways to be called (pluggy/_hooks.py)."""
+    """Stands where a hook caller stood, with its two ways to be called (pluggy/_hooks.py).
 
-    def __init__(self, handler: Callable[..., None]) -> None:
+    It is the old one for all else: the plugin manager asks each caller when plugins come and go.
+    """
+
+    def __init__(self, handler: Callable[..., None], original: object) -> None:
         self._handler = handler
+        self._original = original
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
 
     def __call__(self, **kwargs: object) -> list[object]:
         self._handler(**kwargs)
@@ -285,9 +300,10 @@ def divert_hooks(session: pytest.Session, handlers: dict[str, Callable[..., None
     covered: ``config.hook`` and ``Node.ihook``, which asks ``Session.gethookproxy`` (public, nodes.py).
     Nothing is registered: registering replays every earlier ``pytest_warning_recorded``.
     """
-    diverted = {name: _Diverted(handler) for name, handler in handlers.items()}
+    hook = session.config.hook
+    diverted = {name: _Diverted(handler, getattr(hook, name)) for name, handler in handlers.items()}
     for name, caller in diverted.items():
-        setattr(session.config.hook, name, caller)
+        setattr(hook, name, caller)
     original = session.gethookproxy
     session.gethookproxy = lambda fspath: _Relay(original(fspath), diverted)  # type: ignore[method-assign,assignment,return-value]
 
@@ -459,3 +475,66 @@ def add_to_junit(item: pytest.Item, properties: list[tuple[str, str]], attribute
 def _junit_id(item: pytest.Item) -> Any:
     """What ``LogXML.node_reporter`` takes: ``Node.id`` since 9.2, else the nodeid."""
     return getattr(item, "id", item.nodeid)
+
+
+# -- a fresh interpreter is to use what the session uses ------------------------------------------------
+
+
+def basetemp(config: pytest.Config) -> str | None:
+    """tmp_path's base directory, which :func:`ensure_basetemp` has made."""
+    path = ensure_basetemp(config)
+    return None if path is None else str(path)
+
+
+def adopt_basetemp(config: pytest.Config, path: Path) -> None:
+    """``TempPathFactory._basetemp`` (tmpdir.py, since 3.9): once set, no directory is made or emptied."""
+    factory: Any = getattr(config, "_tmp_path_factory", None)
+    if factory is not None:
+        factory._basetemp = path
+
+
+def _captured_descriptors(config: pytest.Config) -> dict[str, FDCapture]:
+    """Global capture of descriptors, by stream. ``MultiCapture.in_``, ``out``, ``err`` (capture.py)."""
+    capturing = getattr(capture_manager(config), "_global_capturing", None)
+    found = {name: getattr(capturing, name, None) for name in ("in_", "out", "err")}
+    return {name: capture for name, capture in found.items() if isinstance(capture, FDCapture)}
+
+
+def capture_fds(config: pytest.Config) -> list[int]:
+    """The files in which stdout and stderr are captured; empty if they are not, or not as descriptors.
+    ``FDCapture.tmpfile`` (capture.py)."""
+    captures = _captured_descriptors(config)
+    return [captures[name].tmpfile.fileno() for name in ("out", "err") if name in captures]
+
+
+def share_capture(config: pytest.Config, fds: list[int]) -> None:
+    """Capture to these files: what a test says before it crashes is read by the session."""
+    for fd, own in zip(fds, capture_fds(config), strict=True):
+        os.dup2(fd, own, inheritable=False)
+        os.close(fd)
+
+
+def stdin_fd(config: pytest.Config) -> int | None:
+    """The stdin that capture keeps from tests, for the debugger. ``FDCapture.targetfd_save`` (capture.py)."""
+    capture = _captured_descriptors(config).get("in_")
+    return None if capture is None else capture.targetfd_save
+
+
+def has_color(config: pytest.Config) -> bool:
+    """Whether the terminal has it: explanations of failed assertions are coloured where they are made.
+    ``TerminalReporter.hasmarkup`` (terminal.py)."""
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+    return reporter is not None and bool(reporter.hasmarkup)
+
+
+def log_file_fd(config: pytest.Config) -> int | None:
+    """Of ``--log-file``. ``LoggingPlugin.log_file_handler`` (logging.py, since 3.4), a FileHandler."""
+    plugin: Any = config.pluginmanager.getplugin("logging-plugin")
+    stream = None if plugin is None else plugin.log_file_handler.stream
+    return None if stream is None or stream.name == os.devnull else stream.fileno()
+
+
+def adopt_log_file(config: pytest.Config, fd: int) -> None:
+    plugin: Any = config.pluginmanager.getplugin("logging-plugin")
+    if plugin is not None:
+        plugin.log_file_handler.setStream(os.fdopen(fd, "a", encoding="utf-8"))  # the handler closes it

@@ -28,7 +28,13 @@ from pytest_isolate.runner import (
 from pytest_isolate.runner.session import IsolateSession
 from pytest_isolate.runner.transcript import Transcript
 from pytest_isolate.runner.voyage import Voyage
-from pytest_isolate.sandbox.messages import ExitRequested, InternalFailure, Interrupted, WarningRecorded
+from pytest_isolate.sandbox.messages import (
+    ExitRequested,
+    InternalFailure,
+    Interrupted,
+    NotFound,
+    WarningRecorded,
+)
 from pytest_isolate.spec import Spec
 from pytest_isolate.usage import Usage
 from pytest_isolate.values import Missing
@@ -205,11 +211,14 @@ class _ItemLog:
             reruns.add_earlier(self._item, reports, self.attempts)
         except Exception as error:  # a child may send anything
             outcome = ChannelBroken(f"a report that is none: {error!r}")
+        match self._transcript.ending:
+            case InternalFailure(text):
+                # Plain pytest would end with INTERNALERROR; here it is the trouble of one test.
+                outcome, trace = ChannelBroken("an exception left the runtest protocol"), text + trace
+            case NotFound(text) if isinstance(outcome, Completed):
+                outcome, trace = _not_found(text), ""
         if isinstance(outcome, SetupFailed):
             reports, outcome = [], self._explained(outcome)
-        if isinstance(failure := self._transcript.ending, InternalFailure):
-            # Plain pytest would end with INTERNALERROR; here it is the trouble of one test.
-            outcome, trace = ChannelBroken("an exception left the runtest protocol"), failure.text + trace
         out, err = "", ""
         if not isinstance(outcome, Completed):
             out, err = pytest_private.read_capture(self._item.config)
@@ -311,6 +320,13 @@ def _merge_coverage(item: pytest.Item, transcript: Transcript) -> None:
             coverage_data.merge(transcript.coverage.pop(0))
         except Exception as error:  # a child may send anything
             replay.warn(item, f"coverage of this test is lost: {error!r}")
+
+
+def _not_found(text: str) -> SetupFailed:
+    # pytest's own text says most in its last line.
+    lines = text.splitlines() or ["pytest ended without a word"]
+    summary = f"the fresh interpreter did not find the test: {lines[-1].removeprefix('E ').strip()}"
+    return SetupFailed("find the test", 0, "\n".join([summary, *lines[:-1]]))
 
 
 def _worker_name() -> str:

@@ -7,7 +7,7 @@ import os
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,13 +17,14 @@ import pytest
 from pytest_isolate.errors import UnsupportedError
 from pytest_isolate.kernel.features import explain_failure
 from pytest_isolate.kernel.host import Host
+from pytest_isolate.kernel.loader import find_loader
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.readback import namespace_inodes
 from pytest_isolate.runner import pytest_private
 from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.sandbox.launch import Launcher
 from pytest_isolate.sandbox.plan import Plan, Workspace, make_plan
-from pytest_isolate.spec import Spec
+from pytest_isolate.spec import Spec, Start
 from pytest_isolate.values import Keep
 
 if TYPE_CHECKING:
@@ -62,7 +63,10 @@ class IsolateSession:
         """Made once per Spec and working directory."""
         key = (spec, os.getcwd())
         if key not in self._plans:
-            self._plans[key] = make_plan(spec, self.host, workspace_of(self.config))
+            workspace = workspace_of(self.config)
+            if spec.start is Start.SPAWN:
+                workspace = replace(workspace, loader=find_loader(sys.executable))
+            self._plans[key] = make_plan(spec, self.host, workspace)
         return self._plans[key]
 
     @cached_property
@@ -140,6 +144,15 @@ def workspace_of(config: pytest.Config) -> Workspace:
 def _interpreter() -> tuple[str, ...]:
     """What Python is made of, without whole trees like /usr that hold much else."""
     paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    paths |= {sys.prefix, sys.base_prefix, sys.executable, os.path.realpath(sys.executable)}
+    paths |= {sys.prefix, sys.base_prefix, *_links(sys.executable)}
     paths |= {os.path.abspath(entry) for entry in sys.path if entry}
     return tuple(sorted(path for path in paths if path not in ("/", "/usr") and os.path.exists(path)))
+
+
+def _links(path: str) -> Iterator[str]:
+    """``path``, and what it links to, up to the file."""
+    yield path
+    while os.path.islink(path):
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+        yield path
+    yield os.path.realpath(path)

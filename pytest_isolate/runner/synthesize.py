@@ -203,7 +203,7 @@ def _failure(
 def _long_repr(item: pytest.Item, ending: Ending) -> pytest_private.LongRepr:
     path, lineno, _ = item.location
     text = explain(ending.outcome)
-    return pytest_private.long_repr(path, (lineno or 0) + 1, text, text)
+    return pytest_private.long_repr(path, (lineno or 0) + 1, text.split("\n", 1)[0], text)
 
 
 def _sections(ending: Ending, phase: Phase) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from pytest_isolate.sandbox.messages import (
     InternalFailure,
     Interrupted,
     Message,
+    NotFound,
     Report,
     StopRequested,
     WarningRecorded,
@@ -22,7 +23,7 @@ __all__ = ["Transcript"]
 @dataclass(slots=True)
 class Transcript:
     replay: list[Report | WarningRecorded] = field(default_factory=list)
-    ending: ExitRequested | Interrupted | InternalFailure | None = None
+    ending: ExitRequested | Interrupted | InternalFailure | NotFound | None = None
     stop: StopRequested | None = None
     coverage: list[Coverage] = field(default_factory=list)
     carried: list[Carried] = field(default_factory=list)
@@ -41,7 +42,7 @@ class Transcript:
                 self.carried.append(message)
             case StopRequested():
                 self.stop = message
-            case ExitRequested() | Interrupted() | InternalFailure():
+            case ExitRequested() | Interrupted() | InternalFailure() | NotFound():
                 self.ending = message
             case _:
                 raise AssertionError(f"{message} is handled below")

@@ -18,7 +18,7 @@ import pytest
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.outcome import Completed, Outcome
-from pytest_isolate.runner import current_test, pytest_private, worker
+from pytest_isolate.runner import current_test, pytest_private, spawn, worker
 from pytest_isolate.runner.fixtures import Parameters, sandbox_node
 from pytest_isolate.runner.isolation import Isolation
 from pytest_isolate.runner.preparation import Preparation, prepare
@@ -29,9 +29,9 @@ from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.flight import Flight
 from pytest_isolate.sandbox.messages import Entered, Finish, Message, Report, RunNext
 from pytest_isolate.sandbox.plan import Plan
-from pytest_isolate.sandbox.roles import Result
+from pytest_isolate.sandbox.roles import Body, Result
 from pytest_isolate.sandbox.written import Written
-from pytest_isolate.spec import Scope, Spec
+from pytest_isolate.spec import Scope, Spec, Start
 from pytest_isolate.usage import Usage
 from pytest_isolate.values import Keep
 
@@ -153,12 +153,23 @@ class Voyage:
             earlier_attempts=self._earlier_attempts,
             random_state=random.getstate(),
         )
-        self._flight = self._session.launcher.start(
-            plan,
-            body=lambda child: worker.run(assignment, child),
-            listener=self,
-        )
+        self._flight = self._session.launcher.start(plan, body=self._body(assignment, plan), listener=self)
         self.name = self._flight.name
+
+    def _body(self, assignment: worker.Assignment, plan: Plan) -> Body:
+        match self.spec.start:
+            case Start.FORK:
+                return lambda child: worker.run(assignment, child)
+            case Start.SPAWN:
+                environ = spawn.session_environ()
+                items = dict(self._all_aboard())
+                return lambda child: spawn.run(assignment, items, child, environ, plan.loader)
+
+    def _all_aboard(self) -> Iterator[tuple[int, pytest.Item]]:
+        """Whatever may come to run in this sandbox, with its place in the session."""
+        for place, item in enumerate(self.run.item.session.items):
+            if item is self.run.item or sandbox_node(item, self.spec.scope) is self._node:
+                yield place, item
 
     def awaits(self, item: pytest.Item) -> bool:
         """Whether the child lives and waits to be told to run ``item``."""

@@ -39,7 +39,7 @@ from pytest_isolate.sandbox.messages import (
 )
 from pytest_isolate.sandbox.roles import Child
 
-__all__ = ["Assignment", "in_child", "run"]
+__all__ = ["Assignment", "enter", "ignore", "in_child", "run", "run_items"]
 
 _in_child = False
 
@@ -64,42 +64,69 @@ class Assignment:
 
 
 def run(assignment: Assignment, child: Child) -> NoReturn:
-    """Everything from the entered sandbox to the end of the process."""
-    global _in_child  # noqa: PLW0603  one process, one answer
-    _in_child = True
-    channel = child.channel
-    channel.send(Entered(read_back(dict(assignment.host)), time.monotonic()))
-    enter_isolation(assignment.isolation(channel))
-    _prepare(assignment, child)
-    _run_items(assignment.item, assignment.nextitem, channel)
-    _wind_down()
-    channel.send(End(time.monotonic()))
-    os._exit(0)
-
-
-def _prepare(assignment: Assignment, child: Child) -> None:
-    fd = child.faulthandler_fd
+    """In the forked child, everything from the entered sandbox to the end of the process."""
     item = assignment.item
-    if faulthandler.is_enabled():
-        faulthandler.enable(file=fd)
-    faulthandler.register(STACKS_SIGNAL, file=fd, all_threads=True, chain=True)  # to the default: the end
-    pytest_private.move_faulthandler(item.config, fd)
+    enter(child, assignment.host, use_faulthandler=faulthandler.is_enabled())
+    enter_isolation(assignment.isolation(child.channel))
     pytest_private.fix_native_id()
     # Python seeds the module anew in each fork; a suite that seeds it once counts on that.
     random.setstate(assignment.random_state)
-    reruns.skip_attempts(item, assignment.earlier_attempts)
     _leave_event_loops()
     assignment.ownership.disown(item)
     if assignment.preparations:
         item.config.pluginmanager.register(Revival(assignment.preparations))
-    relay = _Reporter(item.session, child.channel)
+    run_items(
+        item,
+        assignment.nextitem,
+        child,
+        item_at=item.session.items.__getitem__,
+        earlier_attempts=assignment.earlier_attempts,
+    )
+
+
+def enter(child: Child, host: Mapping[str, int], *, use_faulthandler: bool) -> None:
+    """From here on this process is the child of an isolated test, and says what is enforced."""
+    global _in_child  # noqa: PLW0603  one process, one answer
+    _in_child = True
+    child.channel.send(Entered(read_back(dict(host)), time.monotonic()))
+    fd = child.faulthandler_fd
+    if use_faulthandler:
+        faulthandler.enable(file=fd)
+    faulthandler.register(STACKS_SIGNAL, file=fd, all_threads=True, chain=True)  # to the default: the end
+
+
+def run_items(
+    item: pytest.Item,
+    nextitem: pytest.Item | None,
+    child: Child,
+    *,
+    item_at: Callable[[int], pytest.Item | None],
+    earlier_attempts: int,
+    names: Mapping[str, str] | None = None,
+) -> NoReturn:
+    """Run the protocols, and end the process.
+
+    ``item_at``: the items by their place in the parent's session, as far as they are here; ``names``: nodeids
+    there by those here, where they differ.
+    """
+    pytest_private.move_faulthandler(item.config, child.faulthandler_fd)
+    reruns.skip_attempts(item, earlier_attempts)
+    relay = _Reporter(item.session, child.channel, names or {})
     carry.begin(item.config, relay.send)
     item.config.pluginmanager.register(_DebuggerWatch(relay.send))
+    _divert(item.session, relay)
+    _run_items(item, nextitem, child.channel, item_at)
+    _wind_down()
+    child.channel.send(End(time.monotonic()))
+    os._exit(0)
+
+
+def _divert(session: pytest.Session, relay: _Reporter) -> None:
     pytest_private.divert_hooks(
-        item.session,
+        session,
         {
-            "pytest_runtest_logstart": _ignore,
-            "pytest_runtest_logfinish": _ignore,
+            "pytest_runtest_logstart": ignore,
+            "pytest_runtest_logfinish": ignore,
             "pytest_runtest_logreport": relay.report,
             "pytest_warning_recorded": relay.warning,
         },
@@ -121,7 +148,12 @@ def _leave_event_loops() -> None:
         anyio._runner_leases = 0
 
 
-def _run_items(item: pytest.Item, nextitem: pytest.Item | None, channel: ChildEnd) -> None:
+def _run_items(
+    item: pytest.Item,
+    nextitem: pytest.Item | None,
+    channel: ChildEnd,
+    item_at: Callable[[int], pytest.Item | None],
+) -> None:
     """The first item, and those that the parent names one by one."""
     session = item.session
     while True:
@@ -138,8 +170,8 @@ def _run_items(item: pytest.Item, nextitem: pytest.Item | None, channel: ChildEn
         channel.send(Paused(time.monotonic()))
         match channel.receive():
             case RunNext(index, next_index):
-                item = session.items[index]
-                nextitem = session.items[next_index] if next_index is not None else None
+                item = item_at(index) or item  # it was found when it was named as the next
+                nextitem = item_at(next_index) if next_index is not None else None
             case Finish():
                 _tear_down(item)
                 for message in coverage_data.collect():
@@ -157,7 +189,7 @@ def _tear_down(item: pytest.Item) -> None:
         item.ihook.pytest_runtest_logreport(report=pytest.TestReport.from_item_and_call(item, call))
 
 
-def _ignore(**_: object) -> None:
+def ignore(**_: object) -> None:
     """The parent has called this hook, or will."""
 
 
@@ -186,10 +218,11 @@ def _int_or_none(value: object) -> int | None:
 class _Reporter:
     """Turns hook calls into messages."""
 
-    def __init__(self, session: pytest.Session, channel: ChildEnd) -> None:
+    def __init__(self, session: pytest.Session, channel: ChildEnd, names: Mapping[str, str]) -> None:
         self._session = session
         self._config = session.config
         self._channel = channel
+        self._names = names
 
     def _send(self, message: Message) -> None:
         if not self._channel.is_mine():
@@ -205,6 +238,7 @@ class _Reporter:
         # Counts failures against --maxfail: if this was the last, all is torn down with this test.
         self._session.pytest_runtest_logreport(report)
         data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        data["nodeid"] = self._names.get(data["nodeid"], data["nodeid"])
         data["user_properties"] = [properties.pack(pair) for pair in report.user_properties]
         self._send(
             Report(
@@ -230,7 +264,7 @@ class _Reporter:
                 filename=warning_message.filename,
                 lineno=warning_message.lineno,
                 when=when,
-                nodeid=str(nodeid),
+                nodeid=self._names.get(str(nodeid), str(nodeid)),
                 location=list(location) if location is not None else None,
                 has_source=warning_message.source is not None,
             )

@@ -23,6 +23,7 @@ __all__ = [
     "InternalFailure",
     "Interrupted",
     "Message",
+    "NotFound",
     "Paused",
     "Report",
     "RunNext",
@@ -126,6 +127,13 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class NotFound:
+    """A fresh interpreter has not come to its test: what pytest said there."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class UsageQuestion:
     """The fixture ``isolation`` asks what was used so far."""
 
@@ -168,6 +176,7 @@ Message = (
     | ExitRequested
     | Interrupted
     | InternalFailure
+    | NotFound
     | Paused
     | UsageQuestion
     | UsageAnswer
@@ -189,6 +198,7 @@ TYPES: dict[str, type[Message]] = {
         ExitRequested,
         Interrupted,
         InternalFailure,
+        NotFound,
         Paused,
         UsageQuestion,
         UsageAnswer,

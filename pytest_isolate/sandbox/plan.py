@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from pytest_isolate.kernel import namespaces
 from pytest_isolate.kernel.host import Host
+from pytest_isolate.kernel.loader import Loader
 from pytest_isolate.kernel.mounts import MountPoint
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.overlay import LOWER_TYPES
@@ -22,6 +23,8 @@ __all__ = ["DEFAULT_TMP_SIZE_BYTES", "Plan", "Workspace", "make_plan"]
 DEFAULT_TMP_SIZE_BYTES = 2**30
 #: Places with a fresh content of the sandbox's own, in every kind of root.
 PRIVATE = ("/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/run")
+#: Where a fresh interpreter finds the host's C library in a root that is not the host's.
+LIBRARIES = "/run/pytest-isolate/libraries"
 #: Top-level directories in which users own things somewhere below.
 USER_TREES = frozenset({"/home", "/opt", "/srv", "/var", "/mnt", "/media", "/usr/local"})
 MANY_ENTRIES = 200
@@ -35,6 +38,7 @@ class Workspace:
     project: tuple[str, ...]  #: rootdir and what else holds tests: seen, and written to in vain
     interpreter: tuple[str, ...]  #: Python, its library, sys.path
     writable: tuple[str, ...]  #: tmp_path's base directory: the one place that is really written
+    loader: Loader | None = None  #: of the interpreter, if a fresh one is to be started
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,7 @@ class Plan:
     user_first: bool  #: without privileges everything happens inside the user namespace
     steps: tuple[Step, ...]
     capabilities: frozenset[Capability] | None  #: kept by the test; None: all that it has
+    loader: tuple[str, ...] = ()  #: what starts a fresh interpreter, where the kernel cannot by itself
     missing: tuple[str, ...] = field(default=())  #: what --isolate-missing=degrade did without
 
     @property
@@ -84,6 +89,7 @@ def make_plan(spec: Spec, host: Host, workspace: Workspace) -> Plan:
         user_first=user_first,
         steps=planned,
         capabilities=keep,
+        loader=_loader_command(spec, workspace),
     )
 
 
@@ -132,6 +138,8 @@ def _root(spec: Spec, host: Host, workspace: Workspace, user_first: bool) -> Ite
         case DirectoryRootfs(path):
             yield layers.overlay(path, target="/")
             lent = [_lend(path, host, source) for source in _lent(host, workspace)]
+            libraries = _libraries(spec, workspace).items()
+            lent += [_lend(path, host, source, target) for source, target in libraries]
             base = path
     places = [host.resolve_in(base, place) for place in PRIVATE]
     yield from (steps.MakeDirectory(place) for place in places)
@@ -278,10 +286,28 @@ def _lent(host: Host, workspace: Workspace) -> list[str]:
     return found
 
 
-def _lend(root: str, host: Host, source: str) -> steps.MountBind:
+def _libraries(spec: Spec, workspace: Workspace) -> dict[str, str]:
+    """Host directories and where a fresh interpreter finds them in another root. Not at their own places:
+    those are of the root's own programs."""
+    if workspace.loader is None or isinstance(spec.rootfs, HostRootfs):
+        return {}
+    return {path: f"{LIBRARIES}/{i}" for i, path in enumerate(workspace.loader.directories)}
+
+
+def _loader_command(spec: Spec, workspace: Workspace) -> tuple[str, ...]:
+    """ld.so(8) as a program, told where the libraries are."""
+    libraries = _libraries(spec, workspace)
+    if not libraries:
+        return ()
+    assert workspace.loader is not None
+    directory, name = os.path.split(workspace.loader.path)
+    return (f"{libraries[directory]}/{name}", "--library-path", ":".join(libraries.values()))
+
+
+def _lend(root: str, host: Host, source: str, target: str | None = None) -> steps.MountBind:
     return steps.MountBind(
         source,
-        host.resolve_in(root, source),
+        host.resolve_in(root, target or source),
         readonly=True,
         recursive=True,
         is_file=not host.is_directory(source),
