@@ -347,6 +347,21 @@ def test_doctests_and_custom_items(pytester: pytest.Pytester) -> None:
     assert result.parseoutcomes() == {"passed": 2}
 
 
+def test_plugins_can_come_and_go_in_a_test(run: Runner) -> None:
+    inner = run(
+        """
+        class Plugin:
+            def pytest_runtest_logreport(self, report): raise AssertionError("it is gone")
+
+        def test_it(pytestconfig):
+            pytestconfig.pluginmanager.register(Plugin(), "mine")
+            pytestconfig.pluginmanager.unregister(name="mine")
+            pytestconfig.pluginmanager.check_pending()
+        """
+    )
+    assert inner.outcomes == {"passed": 1}
+
+
 @pytest.mark.vm
 def test_xdist(run: Runner) -> None:
     pytest.importorskip("xdist")

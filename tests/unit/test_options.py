@@ -25,6 +25,7 @@ from pytest_isolate.spec import (
     Network,
     Scope,
     Spec,
+    Start,
     User,
 )
 from pytest_isolate.values import Keep, Missing
@@ -57,6 +58,7 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
     "scope": ("class", "class", Scope.CLASS),
     "fixtures": ("fresh", "fresh", Fixtures.FRESH),
     "fresh_fixtures": ("my_*", None, ("my_*",)),
+    "start": ("spawn", "spawn", Start.SPAWN),
     "all": ("", None, True),
     "off": ("", None, True),
     "missing": ("skip", None, Missing.SKIP),
@@ -224,6 +226,7 @@ WRONG = [
     ("hostname", "a" * 64, "letters"),
     ("hostname", "a." * 32 + "a", "64"),
     ("user", "nobody", "'caller', 'root' or 'host-root'"),
+    ("start", "thread", "'fork' or 'spawn'"),
     ("missing", "ignore", "'fail', 'skip' or 'degrade'"),
     ("json", "", "path"),
     ("top", "-1", "whole number"),
