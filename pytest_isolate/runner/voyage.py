@@ -90,7 +90,9 @@ class Voyage:
 
     def prepare(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         """Set up what the tests inherit. Later is too late: all that is known to follow is prepared too."""
-        self._preparations[item] = prepare(item, self._ownership, take_output=False)
+        # What the first one says may stay where it is captured, unless a follower's would be added to it.
+        alone = self.spec.scope is Scope.FUNCTION
+        self._preparations[item] = prepare(item, self._ownership, take_output=not alone)
         self._parameters = self._ownership.parameters(item)
         for follower in self._followers(item, nextitem):
             if not self._may_follow(follower):
