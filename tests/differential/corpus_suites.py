@@ -26,6 +26,7 @@ def suites(names: Collection[str] = ()) -> list[Suite]:
             source=SOURCE / row.get("source", row["name"]),
             runs=tuple(map(tuple, row.get("runs", [[]]))),
             files=tuple(row.get("files", ())),
+            lines=row.get("lines", ""),
             modes=tuple(row.get("modes", ())),
             env=row.get("env", {}),
             explained=tuple(explanations(row.get("explained", ()))),

@@ -18,7 +18,7 @@ RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\btmp[a-z0-9_]{8}\b", "tmpRANDOM"),
         (r'\btime(stamp)?="[^"]*"', 'time="TIME"'),
         (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([.,]\d+)?(Z|[+-]\d\d:?\d\d)?", "DATE"),
-        (r"\b\d\d:\d\d:\d\d([.,]\d+)?\b", "TIME"),
+        (r"\b\d{1,2}:\d\d:\d\d([.,]\d+)?\b", "TIME"),
         (r"\b\d+(\.\d+)?(e-\d+)? ?(s|ms|us|µs|seconds?|sec)\b", "DURATION"),
         (r"\[gw\d+\]", "[gwN]"),  # the worker of xdist that was free
         (r"(?i)\b(pid|process|tid|thread)([\"']?[ =:#(]{1,3})\d+\b", r"\1\2NUMBER"),

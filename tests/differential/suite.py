@@ -39,6 +39,7 @@ class Suite:
     python: str = sys.executable
     runs: tuple[tuple[str, ...], ...] = ((),)  #: pytest's arguments, of each of the runs in a row
     files: tuple[str, ...] = ()  #: that a run leaves and that are compared too, from its directory, or OUTPUT
+    lines: str = ""  #: a regular expression: only what it matches of OUTPUT is compared
     env: Mapping[str, str] = field(default_factory=dict)
     explained: tuple[Explanation, ...] = ()
     expected: Mapping[str, Expected] = field(default_factory=dict)  #: by nodeid
@@ -52,6 +53,8 @@ def run(suite: Suite, arguments: tuple[str, ...], work: Path, label: str, *, ord
     tree = place / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     shutil.copytree(suite.source, tree, symlinks=True, ignore=IGNORED)
+    # A copy of this too, as the checkout may change while a long suite runs.
+    shutil.copytree(PLUGIN, place / "plugin", dirs_exist_ok=True, ignore=IGNORED)
     recordings = []
     for number, own in enumerate(suite.runs, start=1):
         record, log = place / f"{label}-{number}.jsonl", place / f"{label}-{number}.log"
@@ -60,7 +63,7 @@ def run(suite: Suite, arguments: tuple[str, ...], work: Path, label: str, *, ord
         started = time.monotonic()
         exit_code = _run([*command, *own, *arguments], tree, suite, log)
         wall_s = time.monotonic() - started
-        files = {name: _read(name, tree, log) for name in suite.files if ordered or name != OUTPUT}
+        files = {name: _read(name, suite, tree, log) for name in suite.files if ordered or name != OUTPUT}
         if not ordered:
             files = {name: "\n".join(sorted(text.splitlines())) for name, text in files.items()}
         recordings.append(load(record, exit_code, wall_s, files, tree=tree, ordered=ordered))
@@ -71,7 +74,7 @@ def _run(command: list[str], tree: Path, suite: Suite, log: Path) -> int:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     env = inherited | {
         "PATH": f"{Path(suite.python).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(PLUGIN),
+        "PYTHONPATH": str(log.with_name("plugin")),
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "COLUMNS": "120",
@@ -95,12 +98,15 @@ def _run(command: list[str], tree: Path, suite: Suite, log: Path) -> int:
             raise
 
 
-def _read(name: str, tree: Path, log: Path) -> str:
+def _read(name: str, suite: Suite, tree: Path, log: Path) -> str:
     path = log if name == OUTPUT else tree / name
     if not path.exists():
         return "(none)"
     text = path.read_text(errors="backslashreplace")
-    return _without_ours(text) if name == OUTPUT else _without_our_properties(text)
+    if name != OUTPUT:
+        return _without_our_properties(text)
+    text = _without_ours(text)
+    return "\n".join(re.findall(suite.lines, text, re.MULTILINE)) if suite.lines else text
 
 
 def _without_ours(text: str) -> str:

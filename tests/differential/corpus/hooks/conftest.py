@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-# To a descriptor: what the hooks print themselves may be captured, and not alike.
 CALLS = []
 
 
@@ -45,6 +44,7 @@ def pytest_runtest_call(item):
         say(f"after the call {item.stash[KEY]}")
 
 
+@pytest.hookimpl(trylast=True)  # after pytest's own, which would miss its part for the next test
 def pytest_runtest_teardown(item, nextitem):
     say(f"teardown {item.name}")
     if "broken_teardown" in item.name:
