@@ -244,6 +244,7 @@ class _ItemLog:
     ) -> None:
         item = self._item
         self._deliver()
+        self._stop()
         current_test.show(item, "teardown")
         self._attach(reports, outcome, usage, voyage)
         last = len(reports) - (reports[-1:] != [] and reports[-1].when == "teardown")
@@ -299,18 +300,21 @@ class _ItemLog:
     def ends_the_session(self) -> bool:
         return isinstance(self._transcript.ending, ExitRequested | Interrupted)
 
-    def hand_on(self) -> None:
-        """What the test asked of the session as a whole."""
+    def _stop(self) -> None:
+        """The test has set ``session.shouldstop`` or ``shouldfail``, on which its teardown depends."""
         session, stop = self._item.session, self._transcript.stop
         if stop is not None and stop.failed:
             session.shouldfail = stop.reason
         elif stop is not None:
             session.shouldstop = stop.reason
+
+    def hand_on(self) -> None:
+        """A test that ends the session ends it here too."""
         match self._transcript.ending:
             case ExitRequested(reason, returncode):
                 pytest.exit(reason, returncode)
             case Interrupted(text, filename, lineno):
-                replay.raise_at(KeyboardInterrupt(text), filename, lineno)
+                replay.raise_at(KeyboardInterrupt(text) if text else KeyboardInterrupt(), filename, lineno)
 
 
 def _merge_coverage(item: pytest.Item, transcript: Transcript) -> None:

@@ -162,3 +162,25 @@ def test_exit_leaves_the_test_unfinished(run: Callable[..., Run], pytester: pyte
     for ran in (isolated, plain):
         assert ran.out.count("finished test_it.py::test_one") == 1
         assert "finished test_it.py::test_two" not in ran.out
+
+
+@pytest.mark.parametrize("attribute", ["shouldstop", "shouldfail"])
+def test_a_test_that_stops_the_session_sees_all_torn_down(run: Callable[..., Run], attribute: str) -> None:
+    source = f"""
+        import pytest
+
+        @pytest.fixture(scope="module", autouse=True)
+        def shared():
+            yield
+            print("down")
+
+        def test_one(request):
+            request.session.{attribute} = "enough"
+
+        def test_two():
+            pass
+        """
+    isolated, plain = (run(source, "-rP", all_tests=all_tests) for all_tests in (True, False))
+    assert isolated.outcomes == plain.outcomes
+    for ran in (isolated, plain):
+        ran.result.stdout.fnmatch_lines(["*Captured stdout teardown*", "down", "*enough*"])
