@@ -11,6 +11,7 @@ from pytest_isolate.kernel.mounts import MountPoint
 __all__ = [
     "Container",
     "find_container",
+    "has_terminal",
     "kernel_release",
     "mount_of",
     "read_text",
@@ -81,3 +82,12 @@ def read_text(path: str) -> str:
             return file.read()
     except OSError:
         return ""
+
+
+def has_terminal() -> bool:
+    """Whether somebody can sit there: a test that only claims to be debugged keeps its timeout."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -33,6 +33,7 @@ from pytest_isolate.sandbox.messages import (
     InternalFailure,
     Interrupted,
     NotFound,
+    Report,
     WarningRecorded,
 )
 from pytest_isolate.spec import Spec
@@ -225,7 +226,10 @@ class _ItemLog:
         ending = synthesize.Ending(
             outcome=outcome, trace=trace, out=out, err=err, duration_s=run.usage.wall_s or 0.0
         )
-        reports = synthesize.complete(self._item, reports, ending)
+        told = self._transcript.replay[: self._transcript.attempt_start]
+        before = sum(isinstance(message, Report) for message in told)
+        last = synthesize.complete(self._item, reports[before:], ending, self._transcript.phase)
+        reports = [*reports[:before], *last]
         if run.usage.pids_refused and voyage.spec.limits.pids is not None:
             synthesize.explain_refused_forks(reports, voyage.spec.limits.pids, run.usage.pids_refused)
         return reports, outcome
@@ -273,8 +277,10 @@ class _ItemLog:
     def _attach(
         self, reports: list[pytest.TestReport], outcome: Outcome, usage: Usage, voyage: Voyage | None
     ) -> None:
+        # One record a test, also of one that ran several times.
+        starts = [at for at, report in enumerate(reports) if report.when == "setup"]
         record.attach(
-            reports,
+            reports[starts[-1] :] if starts else reports,
             outcome=outcome,
             usage=usage,
             evidence=voyage.evidence if voyage is not None else Evidence(),

@@ -19,6 +19,7 @@ __all__ = [
     "count_attempts",
     "forget_superseded",
     "mark_as_rerun",
+    "may_repeat",
     "skip_attempts",
     "wants_again",
 ]
@@ -30,16 +31,21 @@ def _plugin(item: pytest.Item) -> Any:
     return item.config.pluginmanager.getplugin("rerunfailures")
 
 
+def may_repeat(item: pytest.Item) -> bool:
+    """Whether the plugin runs the test, be it for zero reruns."""
+    plugin = _plugin(item)
+    return plugin is not None and plugin.get_reruns_count(item) is not None
+
+
 def wants_again(item: pytest.Item, reports: Iterable[pytest.TestReport], attempts: int, why: str) -> bool:
     """Whether a test whose process died is to run again after so many attempts. Waits if it is to wait.
 
     ``reports`` are those of all attempts; ``why`` is what filters such as ``--only-rerun`` are compared with.
     """
-    plugin = _plugin(item)
-    if plugin is None or not any(report.failed for report in reports):
+    if not may_repeat(item) or not any(report.failed for report in reports):
         return False
-    reruns = plugin.get_reruns_count(item)
-    if reruns is None or attempts > reruns or not _matches_filters(item, why):
+    plugin = _plugin(item)
+    if attempts > plugin.get_reruns_count(item) or not _matches_filters(item, why):
         return False
     limit = getattr(item.config.option, "max_suite_reruns", None)
     if limit is not None and not item.config.failures_db.try_increment_suite_reruns(limit):  # type: ignore[attr-defined]
@@ -108,8 +114,6 @@ def forget_superseded(reports: Iterable[pytest.TestReport]) -> list[pytest.TestR
 
 def count_attempts(item: pytest.Item, reports: Iterable[pytest.TestReport]) -> None:
     """In the parent, for ``--fail-on-flaky``, which looks at the item."""
-    plugin = _plugin(item)
-    if plugin is None or plugin.get_reruns_count(item) is None:
-        return
-    attempts = 1 + sum(report.outcome == RERUN for report in reports)
-    item.execution_count = attempts  # type: ignore[attr-defined]
+    if may_repeat(item):
+        attempts = 1 + sum(report.outcome == RERUN for report in reports)
+        item.execution_count = attempts  # type: ignore[attr-defined]

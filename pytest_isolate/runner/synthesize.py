@@ -125,11 +125,17 @@ def reason_of(outcome: Outcome) -> str:
             return "channel"
 
 
-def complete(item: pytest.Item, reports: list[pytest.TestReport], ending: Ending) -> list[pytest.TestReport]:
+def complete(
+    item: pytest.Item, reports: list[pytest.TestReport], ending: Ending, phase: str = ""
+) -> list[pytest.TestReport]:
     """The child's reports and those that are missing, so that each phase that plain pytest would report is
-    reported, and the ending shows as one failure."""
+    reported, and the ending shows as one failure: in ``phase`` if that is known, else in the first without a
+    report."""
     if isinstance(ending.outcome, Completed):
         return reports
+    for passed in PHASES[: PHASES.index(phase)] if phase in PHASES else ():
+        if passed not in _last_attempt(reports):
+            reports = [*reports, _report(item, passed, "passed")]
     phases = _last_attempt(reports)
     failed_phase = next((phase for phase in PHASES if phase not in phases), None)
     if failed_phase is None or (isinstance(ending.outcome, OutOfMemory) and "call" in phases):

@@ -12,6 +12,7 @@ from pytest_isolate.sandbox.messages import (
     Interrupted,
     Message,
     NotFound,
+    PhaseBegun,
     Report,
     StopRequested,
     WarningRecorded,
@@ -27,6 +28,8 @@ class Transcript:
     stop: StopRequested | None = None
     coverage: list[Coverage] = field(default_factory=list)
     carried: list[Carried] = field(default_factory=list)
+    phase: str = ""  #: that the test was in last, if it said so
+    attempt_start: int = 0  #: position at which the last setup began, if the test said so
 
     @property
     def position(self) -> int:
@@ -36,6 +39,10 @@ class Transcript:
         match message:
             case Report() | WarningRecorded():
                 self.replay.append(message)
+            case PhaseBegun(phase):
+                self.phase = phase
+                if phase == "setup":
+                    self.attempt_start = self.position
             case Coverage():
                 self.coverage.append(message)
             case Carried():

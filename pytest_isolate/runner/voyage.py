@@ -9,6 +9,7 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ import pytest
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.outcome import Completed, Outcome
-from pytest_isolate.runner import current_test, pytest_private, spawn, worker
+from pytest_isolate.runner import current_test, pytest_private, replay, spawn, worker
 from pytest_isolate.runner.fixtures import Parameters, sandbox_node
 from pytest_isolate.runner.isolation import Isolation
 from pytest_isolate.runner.preparation import Preparation, prepare
@@ -27,7 +28,7 @@ from pytest_isolate.runner.session import IsolateSession
 from pytest_isolate.runner.transcript import Transcript
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.flight import Flight
-from pytest_isolate.sandbox.messages import Entered, Finish, Message, Report, RunNext
+from pytest_isolate.sandbox.messages import Entered, Finish, Interrupted, Message, Report, RunNext
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Body, Result
 from pytest_isolate.sandbox.written import Written
@@ -36,6 +37,9 @@ from pytest_isolate.usage import Usage
 from pytest_isolate.values import Keep
 
 __all__ = ["Sandbox", "TestRun", "Voyage"]
+
+#: How long a test may take to notice Ctrl-C before it is ended.
+INTERRUPT_WAIT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,12 +212,50 @@ class Voyage:
         return self._result is not None or self._flight is None
 
     def _wait_for(self, done: Callable[[], bool]) -> None:
+        assert self._flight is not None
+        while not done():
+            try:
+                self._session.launcher.loop.run_once()
+            except KeyboardInterrupt:
+                if self._end_interrupted():
+                    raise
+            except BaseException:
+                self._flight.interrupt()  # an error of ours: the sandbox ends, then pytest does
+                raise
+
+    def _end_interrupted(self) -> bool:
+        """After Ctrl-C, which the child has got too: let it tear down. False if a debugger there took it.
+
+        A second Ctrl-C ends the child at once, and so does not taking notice of the first.
+        """
+        assert self._flight is not None
         try:
-            self._session.launcher.loop.run_until(done)
-        except BaseException:
-            assert self._flight is not None
-            self._flight.interrupt()  # Ctrl-C, or an error of ours: the sandbox ends, then pytest does
+            if not self._flight.is_debugged:
+                self._run_until_heard()
+            if self._flight.is_debugged:
+                return False
+            if not self._heard():
+                self._flight.pass_on(signal.SIGINT)  # by kill(1), which reaches one process
+                self._run_until_heard()
+            if self._heard():
+                self._session.launcher.loop.run_until(lambda: self._result is not None)
+        except KeyboardInterrupt:
+            self._flight.interrupt()
             raise
+        self._flight.interrupt()
+        if isinstance(ending := self.run.transcript.ending, Interrupted):
+            replay.raise_at(KeyboardInterrupt(ending.text), ending.filename, ending.lineno)
+        return True
+
+    def _heard(self) -> bool:
+        return self.run.transcript.ending is not None or self._result is not None
+
+    def _run_until_heard(self) -> None:
+        expired: list[bool] = []
+        loop = self._session.launcher.loop
+        timer = loop.call_later(INTERRUPT_WAIT_S, lambda: expired.append(True))
+        loop.run_until(lambda: bool(expired) or self._heard())
+        timer.cancel()
 
     # ---- what the flight tells: its Listener ----------------------------------------------------
 

@@ -32,6 +32,7 @@ from pytest_isolate.sandbox.messages import (
     Interrupted,
     Message,
     Paused,
+    PhaseBegun,
     Report,
     RunNext,
     StopRequested,
@@ -114,6 +115,8 @@ def run_items(
     relay = _Reporter(item.session, child.channel, names or {})
     carry.begin(item.config, relay.send)
     item.config.pluginmanager.register(_DebuggerWatch(relay.send))
+    if item.config.pluginmanager.hasplugin("rerunfailures"):
+        item.config.pluginmanager.register(_PhaseWatch(relay.send))
     _divert(item.session, relay)
     _run_items(item, nextitem, child.channel, item_at)
     _wind_down()
@@ -279,6 +282,30 @@ class _DebuggerWatch:
 
     def pytest_enter_pdb(self) -> None:
         self._send(Debugging())
+
+
+class _PhaseWatch:
+    """Plugin: pytest-rerunfailures holds reports back until it knows whether the test is to run again; if the
+    process dies meanwhile, the phase is not known otherwise."""
+
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self._send = send
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        self._tell(item, "setup")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> None:
+        self._tell(item, "call")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        self._tell(item, "teardown")
+
+    def _tell(self, item: pytest.Item, phase: str) -> None:
+        if reruns.may_repeat(item):
+            self._send(PhaseBegun(phase))
 
 
 def _wind_down() -> None:

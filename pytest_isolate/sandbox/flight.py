@@ -25,6 +25,7 @@ from pytest_isolate.kernel import accounting
 from pytest_isolate.kernel.cgroups.base import Cgroup
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.process import fork
+from pytest_isolate.kernel.surroundings import has_terminal
 from pytest_isolate.outcome import (
     ChannelBroken,
     Completed,
@@ -105,6 +106,7 @@ class Flight:
         self._timers: list[Timer] = []
         self._watchdog = Watchdog(plan.limits, cgroup, loop, self._exceeded)
         self._verdict: Outcome | None = None  # decided by the parent; else the exit status decides
+        self.is_debugged = False  #: somebody sits there
         self._ended = False
         self._status: int | None = None
         self._rusage: accounting.Rusage | None = None
@@ -218,7 +220,8 @@ class Flight:
             case UsageAnswer() | RunNext() | Finish():
                 raise ChannelError("a message that only pytest sends")
             case Debugging():
-                if _has_terminal():
+                self.is_debugged = has_terminal()
+                if self.is_debugged:
                     self._watchdog.cancel_deadline()
             case End(monotonic_s):
                 self._ended = True
@@ -278,6 +281,11 @@ class Flight:
         assert self._oom_fd is not None
         self._loop.unwatch(self._oom_fd)
         self._later(0.05, self._settle)  # the event comes just before the kill
+
+    def pass_on(self, number: signal.Signals) -> None:
+        """A signal that reached pytest alone."""
+        if self._pidfd >= 0:
+            signal.pidfd_send_signal(self._pidfd, number)
 
     def interrupt(self) -> None:
         """End it from outside: Ctrl-C, or the end of the session."""
@@ -408,12 +416,3 @@ class Flight:
                 os.close(fd)
         self._faulthandler_fd = self._pidfd = -1
         self._namespaces = NamespaceFds({})
-
-
-def _has_terminal() -> bool:
-    """Whether somebody can sit there: a test that only claims to be debugged keeps its timeout."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True

@@ -25,6 +25,7 @@ __all__ = [
     "Message",
     "NotFound",
     "Paused",
+    "PhaseBegun",
     "Report",
     "RunNext",
     "StopRequested",
@@ -51,6 +52,13 @@ class Report:
     data: dict[str, Any]
     opaque: bool  #: the failure text was an object that only prints itself, and is a string now
     failed_subtests: int  #: of the test, so far, by pytest's own fixture ``subtests``
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseBegun:
+    """The test comes to its setup, call or teardown; only sent where reports come after all of them."""
+
+    phase: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +186,7 @@ Message = (
     | InternalFailure
     | NotFound
     | Paused
+    | PhaseBegun
     | UsageQuestion
     | UsageAnswer
     | RunNext
@@ -200,6 +209,7 @@ TYPES: dict[str, type[Message]] = {
         InternalFailure,
         NotFound,
         Paused,
+        PhaseBegun,
         UsageQuestion,
         UsageAnswer,
         RunNext,
