@@ -15,6 +15,23 @@ from pytest_isolate.kernel.cgroups import prepare_leaf
 TIME_SCALE = float(os.environ.get("TEST_TIME_SCALE", "1"))  # 25 in the virtual machine
 
 
+#: Names of plugins.
+ON_DEMAND = (
+    "anyio",
+    "asyncio",
+    "benchmark",
+    "django",
+    "html",
+    "html_fixtures",
+    "metadata",
+    "pytest_jsonreport",
+    "pytest-subprocess",
+    "randomly",
+    "syrupy",
+    "trio",
+)
+
+
 class Run:
     """The result of an inner run: pytest's own, and the records."""
 
@@ -38,10 +55,17 @@ def _room_for_cgroups() -> Iterator[None]:
     leave()
 
 
+@pytest.fixture(autouse=True)
+def _few_plugins(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the extra ``test`` installs and changes or slows every run is off until ``-p NAME`` asks for it."""
+    if "pytester" in request.fixturenames:
+        request.getfixturevalue("pytester")  # discards the variable
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"-p no:{name}" for name in ON_DEMAND))
+
+
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     """Write a test module and run it: ``run("def test(): …", "--isolate-all")``."""
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
     def run(source: str, *args: str, name: str = "test_it", all_tests: bool = True) -> Run:
@@ -56,3 +80,16 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[
         return Run(result, records)
 
     return run
+
+
+Both = Callable[..., tuple[Run, Run]]
+
+
+@pytest.fixture
+def both(run: Callable[..., Run]) -> Both:
+    """The same run twice: without isolation, and with it."""
+
+    def both(source: str, *args: str) -> tuple[Run, Run]:
+        return run(source, "--isolate-off", *args), run(source, *args)
+
+    return both

@@ -27,16 +27,18 @@ def begin(config: pytest.Config, send: Callable[[dict[str, Any]], None]) -> None
     database = _database()
     if database is None:
         return
+    # Of the class: unless a profile has set one, each look at ``settings.database`` makes another, equal one.
     for name in METHODS:
-        setattr(database, name, _sending(name, getattr(database, name), send))
+        setattr(type(database), name, _sending(name, getattr(type(database), name), send))
 
 
 def _sending(
     name: str, method: Callable[..., None], send: Callable[[dict[str, Any]], None]
 ) -> Callable[..., None]:
-    def call_and_send(*arguments: bytes) -> None:
-        method(*arguments)
-        send({"method": name, "arguments": [bytes(argument).hex() for argument in arguments]})
+    def call_and_send(self: object, *arguments: bytes) -> None:
+        method(self, *arguments)
+        if self == _database():
+            send({"method": name, "arguments": [bytes(argument).hex() for argument in arguments]})
 
     return call_and_send
 
