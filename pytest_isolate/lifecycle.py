@@ -28,6 +28,7 @@ __all__ = [
     "refuse_rivals",
     "run_item",
     "start",
+    "warm_up",
 ]
 
 _SPEC: pytest.StashKey[Spec | SpecError] = pytest.StashKey()
@@ -125,6 +126,17 @@ def _report(config: pytest.Config) -> None:
         from pytest_isolate import reporters
 
         reporters.register(config)
+
+
+def warm_up(session: pytest.Session) -> None:
+    """What the first isolated test would wait for, while a timeout of another plugin counts already."""
+    config = session.config
+    if config.getoption("collectonly") or config.pluginmanager.hasplugin(FRESH_PLUGIN):
+        return
+    if any(not isinstance(planned(item), SpecError | None) for item in session.items):
+        from pytest_isolate.runner import relay  # noqa: F401
+
+        _session(config)
 
 
 def run_item(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:

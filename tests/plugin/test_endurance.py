@@ -21,7 +21,8 @@ def state():
         if " - cgroup" in line:
             for own in pathlib.Path("/proc/self/cgroup").read_text().splitlines():
                 base = pathlib.Path(line.split(" ")[4] + own.split(":", 2)[2])
-                cgroups += len([*base.glob("pytest-isolate-*/t*")]) + len([*base.parent.glob("pytest-isolate-*/t*")])
+                mine = f"pytest-isolate-{os.getpid()}-*/t*"
+                cgroups += len([*base.glob(mine)]) + len([*base.parent.glob(mine)])
     children = pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     return {
         "rss_kb": int(status["VmRSS"].split()[0]),

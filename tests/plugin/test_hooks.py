@@ -82,6 +82,8 @@ def test_unused_costs_nothing(pytester: pytest.Pytester) -> None:
             f"pytest_isolate.{name}"
             for name in ["errors", "hookspecs", "lifecycle", "marker", "options", "plugin", "units", "values"]
         ),
+        "pytest_isolate.runner",  # two names, nothing else
+        "pytest_isolate.settings",
     }
 
 
