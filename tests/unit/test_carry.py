@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +17,8 @@ class Item:
 
     def __init__(self, config: Any) -> None:
         self.config = config
+        self.location = ("test_it.py", 0, "test_it")
         self.warnings: list[str] = []
-
-    def warn(self, warning: Warning) -> None:
-        self.warnings.append(str(warning))
 
 
 class Cache:
@@ -39,7 +38,9 @@ class Config:
 def deliver() -> Callable[[str, dict[str, Any]], Item]:
     def deliver(plugin: str, data: dict[str, Any]) -> Item:
         item = Item(Config())
-        carry.deliver(item, Carried(plugin, data))  # type: ignore[arg-type]
+        with warnings.catch_warnings(record=True) as caught:
+            carry.deliver(item, Carried(plugin, data))  # type: ignore[arg-type]
+        item.warnings = [str(warning.message) for warning in caught]
         return item
 
     return deliver
