@@ -110,7 +110,7 @@ def _both(first: Any, second: str) -> Any:
 def record_warning(item: pytest.Item, message: WarningRecorded) -> None:
     category = _warning_category(message.category)
     warning_message = warnings.WarningMessage(
-        _warning(category, message.text),
+        _warning(category, message),
         category,
         message.filename,
         message.lineno,
@@ -159,13 +159,14 @@ def _subclasses(cls: type[Warning]) -> Iterator[type[Warning]]:
         yield from _subclasses(subclass)
 
 
-def _warning(category: type[Warning], text: str) -> Warning:
+def _warning(category: type[Warning], message: WarningRecorded) -> Warning:
     """A warning that reads like the child's, without calling ``__init__``, which may want anything."""
-    warning = Warning.__new__(category, text)
     try:
-        return warning if str(warning) == text else UserWarning(text)
-    except Exception:  # of its own __str__
-        return UserWarning(text)
+        warning = Warning.__new__(category, *map(properties.unpack, message.args))
+        # Its args are what xdist makes it again from.
+        return warning if str(warning) == message.text else UserWarning(message.text)
+    except Exception:  # of its own __str__, or of arguments that are none
+        return UserWarning(message.text)
 
 
 def raise_at(error: BaseException, filename: str, lineno: int) -> NoReturn:

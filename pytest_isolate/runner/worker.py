@@ -263,6 +263,7 @@ class _Reporter:
         self._send(
             WarningRecorded(
                 text=str(warning_message.message),
+                args=[properties.pack(arg) for arg in getattr(warning_message.message, "args", ())],
                 category=f"{category.__module__}.{category.__qualname__}",
                 filename=warning_message.filename,
                 lineno=warning_message.lineno,

@@ -64,6 +64,7 @@ class PhaseBegun:
 @dataclass(frozen=True, slots=True)
 class WarningRecorded:
     text: str
+    args: list[Any]  #: of the exception that a warning is, packed as properties are
     category: str  #: module and qualified name, with a dot between
     filename: str
     lineno: int

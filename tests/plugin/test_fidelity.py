@@ -184,3 +184,17 @@ def test_a_test_that_stops_the_session_sees_all_torn_down(run: Callable[..., Run
     assert isolated.outcomes == plain.outcomes
     for ran in (isolated, plain):
         ran.result.stdout.fnmatch_lines(["*Captured stdout teardown*", "down", "*enough*"])
+
+
+def test_warnings_of_several_arguments_travel_through_xdist(run: Callable[..., Run]) -> None:
+    source = """
+        import warnings
+
+        class Picky(UserWarning):
+            def __init__(self, code, text):
+                super().__init__(code, text)
+
+        def test_it():
+            warnings.warn(Picky(1, "x"))
+        """
+    assert "Picky: (1, 'x')" in run(source, "-n1").out
