@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from tests.differential import corpus_suites, third_party
@@ -32,9 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
                 suites = third_party.suites_of_pytest(work, options.names)
             case "suites":
                 suites = third_party.suites(work, options.names)
-        verdicts = _examine(suites, options.mode or ["isolated"], options.option, work)
         good = []
-        for verdict in verdicts:
+        for verdict in _examine(suites, options, work):
             print(*verdict.lines(), sep="\n", flush=True)
             good.append(verdict.good)
             if options.record:
@@ -55,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="ARGUMENT",
         help="for the isolated run, as in start=spawn",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="suites at a time; 1, to measure times"
     )
     commands = parser.add_subparsers(dest="command", required=True)
     compare = commands.add_parser("compare", help="a directory with tests")
@@ -87,16 +92,24 @@ def _suite_of(options: argparse.Namespace) -> Suite:
     )
 
 
-def _examine(suites: Iterable[Suite], modes: list[str], extra: list[str], work: Path) -> Iterator[Verdict]:
-    examiner = Examiner(work)
-    for suite in suites:
-        for name in modes:
-            if suite.modes and name not in suite.modes:
-                continue
-            mode = MODES[name]
-            flags = tuple(f"--isolate-{option}" for option in extra)
-            mode = Mode(mode.plain, mode.isolated + flags, mode.ordered)
-            yield examiner.examine(suite, name, mode)
+def _examine(suites: Iterable[Suite], options: argparse.Namespace, work: Path) -> Iterator[Verdict]:
+    """In the order of the suites, each with all its modes; ``--jobs`` of them at a time."""
+    modes = {name: _with_options(MODES[name], options.option) for name in options.mode or ["isolated"]}
+
+    def examine(suite: Suite) -> list[Verdict]:
+        examiner = Examiner(work)
+        chosen = [name for name in modes if not suite.modes or name in suite.modes]
+        return [examiner.examine(suite, name, modes[name]) for name in chosen]
+
+    if options.jobs == 1:  # a suite is fetched when its turn has come
+        yield from itertools.chain.from_iterable(map(examine, suites))
+        return
+    with ThreadPoolExecutor(options.jobs) as pool:
+        yield from itertools.chain.from_iterable(pool.map(examine, suites))
+
+
+def _with_options(mode: Mode, options: Iterable[str]) -> Mode:
+    return replace(mode, isolated=(*mode.isolated, *(f"--isolate-{option}" for option in options)))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ XDIST = ("-n", "2", "--dist", "loadfile")
 MODES: dict[str, Mode] = {
     "loaded": Mode(("-p", "no:isolate"), ()),
     "isolated": Mode((), ("--isolate-all",)),
+    "spawn": Mode((), ("--isolate-all", "--isolate-start=spawn")),
     # loadfile: or it would be chance which test of a module sets up what they share.
     "xdist": Mode(XDIST, (*XDIST, "--isolate-all"), ordered=False),
 }
