@@ -28,7 +28,8 @@ prepare() {
     chmod 755 "$WORK"
     trap clean_up EXIT
     [[ $(id -u) -eq 0 ]] || die "run as root, on a machine or in a container that may be changed"
-    need_packages git gcc libc6-dev python3-dev python3-venv util-linux
+    # ssh: a worker of pytest-xdist over it, in tests/plugin/third_party.
+    need_packages git gcc libc6-dev openssh-client openssh-server python3-dev python3-venv util-linux
 }
 
 clean_up() {

@@ -7,14 +7,17 @@ from xml.etree import ElementTree as ET
 
 __all__ = ["comparable", "comparable_xml"]
 
+#: The beginning of a line across the terminal.
+RULE = r"(?:\x1b\[\d+m)*[=!-]{5}"
 ADDED = ("isolate:", "cachedir", "plugins:", "Using --randomly-seed")
 
 
 def comparable(out: str) -> str:
-    out = re.sub(r"\n=+ isolate =+\n(?:(?![=!-]{5}).*\n)*(?=[=!-]{5})", "\n", out)
+    out = re.sub(rf"\n=+ isolate =+\n(?:(?!{RULE}).*\n)*(?={RULE})", "\n", out)
     out = re.sub(r"\bin \d+\.\d+s\b.*", "in TIME", out)
     out = re.sub(r"\b\d+\.\d\ds (?=setup|call|teardown)", "TIME ", out)
     out = re.sub(r"\b0x[0-9a-f]+\b", "0xADDRESS", out)
+    out = re.sub(r"\(cache from \S+ ago", "(cache from TIME ago", out)
     return "\n".join(line for line in out.splitlines() if line and not line.startswith(ADDED))
 
 

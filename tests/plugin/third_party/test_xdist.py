@@ -54,7 +54,8 @@ def test_distribution(both: Both, dist: str) -> None:
     plain, isolated = both(source, "-n2", f"--dist={dist}", "-p", "cacheprovider")
     assert plain.outcomes == isolated.outcomes
     assert {record["worker"] for record in isolated.records} <= {"gw0", "gw1"}
-    if dist in ("loadscope", "loadgroup"):
+    # pytest 9.2 has structured ids, into which xdist 3.8 writes its groups in vain, isolated or not.
+    if dist == "loadscope" or (dist == "loadgroup" and pytest.version_tuple < (9, 2)):
         grouped = {r["worker"] for r in isolated.records if "TestGrouped" in r["nodeid"]}
         assert len(grouped) == 1
 
