@@ -34,7 +34,10 @@ def _plugin(item: pytest.Item) -> Any:
 def may_repeat(item: pytest.Item) -> bool:
     """Whether the plugin runs the test, be it for zero reruns."""
     plugin = _plugin(item)
-    return plugin is not None and plugin.get_reruns_count(item) is not None
+    excluded = getattr(item.config.option, "rerun_exclude_path", None) or []
+    if plugin is None or any(item.path.is_relative_to(item.config.rootpath / path) for path in excluded):
+        return False
+    return plugin.get_reruns_count(item) is not None
 
 
 def wants_again(item: pytest.Item, reports: Iterable[pytest.TestReport], attempts: int, why: str) -> bool:
@@ -50,7 +53,8 @@ def wants_again(item: pytest.Item, reports: Iterable[pytest.TestReport], attempt
     limit = getattr(item.config.option, "max_suite_reruns", None)
     if limit is not None and not item.config.failures_db.try_increment_suite_reruns(limit):  # type: ignore[attr-defined]
         return False
-    time.sleep(plugin.get_reruns_delay(item))
+    backoff = getattr(plugin, "get_reruns_delay_backoff_factor", lambda item: 1.0)(item)
+    time.sleep(plugin.get_reruns_delay(item) * backoff ** (attempts - 1))
     return True
 
 
@@ -61,13 +65,20 @@ def _matches_filters(item: pytest.Item, why: str) -> bool:
         return False
 
     def found(name: str) -> bool | None:
-        patterns = own.get(name) or getattr(item.config.option, name, None)
+        patterns = own.get(name) or getattr(item.config.option, name, None) or _from_ini(item.config, name)
         if not patterns:
             return None
         patterns = [patterns] if isinstance(patterns, str | type) else patterns
         return any(isinstance(pattern, str) and re.search(pattern, why) for pattern in patterns)
 
     return found("only_rerun") is not False and not found("rerun_except")
+
+
+def _from_ini(config: pytest.Config, name: str) -> Any:
+    try:
+        return config.getini(name)
+    except ValueError:  # older releases of the plugin have no such key
+        return None
 
 
 def mark_as_rerun(reports: Iterable[pytest.TestReport], attempt: int) -> None:
