@@ -178,6 +178,33 @@ def test_xfail_covers_a_crash(run: Runner) -> None:
     assert inner.outcomes == {"xfailed": 1, "failed": 1}
 
 
+def test_crash_with_a_broken_xfail_condition_does_not_end_the_session(
+    run: Runner, pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest(
+        """
+        import os, pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtest_setup(item):
+            if item.name == "test_crash":
+                os.abort()
+        """
+    )
+    inner = run(
+        """
+        import pytest
+
+        @pytest.mark.xfail("no such name")
+        def test_crash(): pass
+
+        def test_after(): pass
+        """
+    )
+    assert inner.outcomes == {"errors": 1, "passed": 1}
+    assert "killed by SIGABRT" in inner.out
+
+
 def test_pytest_exit_ends_the_session_with_its_code(run: Runner) -> None:
     inner = run("import pytest\n\ndef test_it(): pytest.exit('enough', returncode=9)" + NEXT)
     assert inner.result.ret == 9
