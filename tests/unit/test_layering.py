@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,7 @@ LAYERS = {
     "plugin": 6,
 }
 FORBIDDEN_BELOW_RUNNER = {"pytest", "_pytest", "pluggy"}
+PRIVATE = r"_pytest(\.[\w.]+)?"
 BUILD_ONLY = {"syscalls/build_hook.py"}
 
 
@@ -63,13 +65,27 @@ def test_imports_go_down(name: str, path: Path) -> None:
         top, _, rest = module.partition(".")
         if top in FORBIDDEN_BELOW_RUNNER:
             assert LAYERS[mine] >= 4, f"{name} imports {module}"
-        if top == "_pytest":
-            assert name == "runner/pytest_private.py", f"{name} imports {module}"
         if top == "pytest_isolate" and rest:
             other = rest.split(".")[0]
             if other in LAYERS and other != mine:
                 level = LAYERS[other]
                 assert level < LAYERS[mine] or level == LAYERS[mine] in (0, 5), f"{name} imports {module}"
+
+
+def private_uses(path: Path) -> Iterator[str]:
+    """Imports of pytest's private modules, and their names in strings, for ``import_module`` or ``sys.modules``."""
+    constants = (
+        node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)
+    )
+    texts = (value for value in constants if isinstance(value, str))
+    yield from (text for text in (*imported(path), *texts) if re.fullmatch(PRIVATE, text))
+
+
+def test_one_file_knows_private_names_of_pytest() -> None:
+    users = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if [*private_uses(path)]}
+    assert users == {"runner/pytest_private.py"}, (
+        "what needs such a name becomes a function in there, with a test"
+    )
 
 
 def test_every_module_has_a_layer() -> None:
