@@ -1,20 +1,37 @@
-# The corners: the oldest and newest CPython of this machine with the oldest and newest pytest.
+# The corners, by tox: the oldest and newest CPython of this machine with the oldest and newest pytest.
+# Oldest with oldest and newest with newest run all tests. The other two run those of the border between
+# pytest and the plugin: what is below it knows no pytest, and has met both CPythons by then.
 set -euo pipefail
 
-PYTESTS=(8.4.2 9.2.0)
-SELECTION=(tests/plugin)
+PYTESTS=(84 92)
+ALL=(tests/unit tests/plugin)
+BORDER=(
+    tests/unit
+    tests/plugin/test_{fidelity,fixtures,hooks,other_plugins,reporters,reports,scope,spawn}.py
+)
+
+# corner VERSION PYTHON PYTEST ARGUMENT…: tox finds interpreters on PATH only; those of pyenv are not there.
+corner() {
+    local name=py${1/./}-pytest$3 python=$2
+    shift 3
+    say "tox -e $name -- $*"
+    timeout --kill-after=30s "$PYTEST_LIMIT" \
+        "$WORK/tox/bin/tox" run --discover "$python" -e "$name" -- -p no:cacheprovider "$@" < /dev/null ||
+        failed+=("$name")
+}
 
 clone "$WORK/matrix"
 cd "$WORK/matrix"
-failed=()
+environment "$WORK/tox" "$SYSTEM_PYTHON" tox
 pythons > "$WORK/pythons"
-while read -r version python; do
-    for pytest in "${PYTESTS[@]}"; do
-        say "CPython $version, pytest $pytest"
-        at=$WORK/matrix-$version-$pytest
-        environment "$at" "$python" --editable "${PWD}[test]" "pytest==$pytest"
-        run_pytest "$at" --require-features=all "${SELECTION[@]}" ||
-            failed+=("$version/$pytest")
-    done
-done < <(sed -n '1p;$p' "$WORK/pythons" | uniq)
+[[ -s $WORK/pythons ]] || die "no CPython from 3.10 to 3.13 on this machine; apt-get install python3-venv"
+read -r oldest oldest_python < <(head -n 1 "$WORK/pythons")
+read -r newest newest_python < <(tail -n 1 "$WORK/pythons")
+failed=()
+corner "$oldest" "$oldest_python" "${PYTESTS[0]}" "${ALL[@]}"
+corner "$newest" "$newest_python" "${PYTESTS[-1]}" "${ALL[@]}"
+if [[ $oldest != "$newest" ]]; then
+    corner "$oldest" "$oldest_python" "${PYTESTS[-1]}" "${BORDER[@]}"
+    corner "$newest" "$newest_python" "${PYTESTS[0]}" "${BORDER[@]}"
+fi
 [[ ${#failed[@]} -eq 0 ]] || die "failed: ${failed[*]}"
