@@ -7,7 +7,7 @@ PYTESTS=(84 92)
 ALL=(tests/unit tests/plugin)
 BORDER=(
     tests/unit
-    tests/plugin/test_{fidelity,fixtures,hooks,other_plugins,reporters,reports,scope,spawn}.py
+    tests/plugin/test_{fidelity,fixtures,hooks,hooks_order,junit,output,reporters,reports,scope,spawn}.py
 )
 
 # corner VERSION PYTHON PYTEST ARGUMENT…: tox finds interpreters on PATH only; those of pyenv are not there.

@@ -55,13 +55,22 @@ def _reaches_host(path: str) -> bool:
     return bool(binds) and not max(binds, key=lambda bind: len(bind.target)).readonly
 
 
+def _extension(module: str, name: str) -> type:
+    """One that is imported already, and nothing but one: a child may name anything."""
+    found = getattr(sys.modules[module], name)
+    if isinstance(found, type) and issubclass(
+        found, sys.modules["syrupy.extensions.base"].AbstractSyrupyExtension
+    ):
+        return found
+    raise TypeError(f"{module}.{name} is no extension of syrupy")
+
+
 def deliver(item: pytest.Item, data: dict[str, Any]) -> None:
     assertion_module = sys.modules["syrupy.assertion"]
     location = sys.modules["syrupy.location"].PyTestLocation(item)
-    module, name = data["extension"]
     assertion = assertion_module.SnapshotAssertion(
         session=_session(item.config),
-        extension_class=getattr(sys.modules[module], name),  # imported already: nothing is on a child's word
+        extension_class=_extension(*data["extension"]),
         test_location=location,
         update_snapshots=item.config.getoption("update_snapshots"),
     )
