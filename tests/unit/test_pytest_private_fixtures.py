@@ -80,13 +80,14 @@ def test_set_up_nodes(inner: Inner) -> None:
     """_pytest/runner.py, ``SetupState.setup`` and ``.stack``: the parent could not set up collectors."""
     calls: list[str] = []
 
-    def set_up(item: Any) -> None:
+    def set_up(item: Any) -> object:
         item.parent.setup = lambda: calls.append("module")
         private.set_up_nodes(item.parent)
         private.set_up_nodes(item.parent)
+        return [*calls]
 
     seen = inner(TWO_TESTS, pytest_runtest_protocol=only("test_one", set_up))
-    assert calls == ["module"]
+    assert seen.values[0] == calls == ["module"]
     assert seen.outcomes == {"passed": 2}
 
 
@@ -365,8 +366,8 @@ def test_disown_nodes(inner: Inner, keeps: bool, left: list[str]) -> None:
     assert seen.outcomes == {"passed": 2}
 
 
-@pytest.mark.parametrize(("forget", "events"), [(False, ["up"]), (True, ["up", "up", "down"])])
-def test_disown_fixture(inner: Inner, forget: bool, events: list[str]) -> None:
+@pytest.mark.parametrize("forget", [False, True])
+def test_disown_fixture(inner: Inner, forget: bool) -> None:
     """_pytest/fixtures.py, ``FixtureDef._finalizers`` and ``.cached_result``: a child would tear down the parent's
     fixture, or go on with one that does not survive a fork."""
 
@@ -375,10 +376,13 @@ def test_disown_fixture(inner: Inner, forget: bool, events: list[str]) -> None:
         definition.addfinalizer(lambda: item.module.events.append("finalizer"))
         private.disown_nodes(item.session, item.listchain()[:-1])
         private.disown_fixture(definition, forget=forget)
+        assert (definition.cached_result is None) is forget
+        with private.request_of(item) as request:
+            private.finish_fixture(request, definition)
         return item.module.events
 
     seen = inner(TWO_TESTS, pytest_runtest_protocol=only("test_two", disown))
-    assert seen.values[1] == events
+    assert seen.values[1] == ["up", "up", "down"]
     assert seen.outcomes == {"passed": 2}
 
 
