@@ -51,7 +51,10 @@ def run(suite: Suite, arguments: tuple[str, ...], work: Path, label: str, *, ord
     """Run it with ``arguments`` in addition. What pytest printed is in ``work/NAME/LABEL-N.log``."""
     place = work / suite.name
     tree = place / "tree"
-    shutil.rmtree(tree, ignore_errors=True)
+    # Apart from other runs' tmp_path, which pytest tidies up at its end; short, for UNIX sockets; and not by
+    # shutil, which a suite with very deep directories is too much for.
+    temporary = Path(f"/tmp/differential-{os.getpid()}-{suite.name}")
+    subprocess.run(["rm", "-rf", tree, temporary], check=True)
     shutil.copytree(suite.source, tree, symlinks=True, ignore=IGNORED)
     # A copy of this too, as the checkout may change while a long suite runs.
     shutil.copytree(PLUGIN, place / "plugin", dirs_exist_ok=True, ignore=IGNORED)
@@ -61,16 +64,18 @@ def run(suite: Suite, arguments: tuple[str, ...], work: Path, label: str, *, ord
         record.unlink(missing_ok=True)
         command = [suite.python, "-m", "pytest", "-p", "isolate_recorder", f"--record-to={record}"]
         started = time.monotonic()
-        exit_code = _run([*command, *own, *arguments], tree, suite, log)
+        temporary.mkdir(exist_ok=True)
+        exit_code = _run([*command, *own, *arguments], tree, temporary, suite, log)
         wall_s = time.monotonic() - started
         files = {name: _read(name, suite, tree, log) for name in suite.files if ordered or name != OUTPUT}
         if not ordered:
             files = {name: "\n".join(sorted(text.splitlines())) for name, text in files.items()}
         recordings.append(load(record, exit_code, wall_s, files, tree=tree, ordered=ordered))
+    subprocess.run(["rm", "-rf", temporary], check=True)
     return _joined(recordings)
 
 
-def _run(command: list[str], tree: Path, suite: Suite, log: Path) -> int:
+def _run(command: list[str], tree: Path, temporary: Path, suite: Suite, log: Path) -> int:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     env = inherited | {
         "PATH": f"{Path(suite.python).parent}:{os.environ['PATH']}",
@@ -78,6 +83,7 @@ def _run(command: list[str], tree: Path, suite: Suite, log: Path) -> int:
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "COLUMNS": "120",
+        "PYTEST_DEBUG_TEMPROOT": str(temporary),
         **suite.env,
     }
     with log.open("wb") as out:
