@@ -115,6 +115,7 @@ def finish(session: IsolateSession) -> None:
     """At the end of the session: if it ended among the tests of a sandbox, tear down what that holds."""
     if session.voyage is not None and not session.voyage.is_over:
         _end(session.voyage)
+    session.end_forking()
 
 
 def _end(voyage: Voyage) -> None:

@@ -56,7 +56,7 @@ class IsolateSession:
         self._plans: dict[tuple[Spec, str], Plan] = {}
         self._degraded: dict[int, Plan] = {}
         # A collection in a child would touch, and so copy, every object there is: 17 ms at 43 MB, 790 ms
-        # at 1 GB. What exists before the first fork is exempted for good.
+        # at 1 GB. What exists before the first fork is exempted until the tests are over.
         gc.freeze()
 
     def plan_for(self, spec: Spec) -> Plan:
@@ -116,6 +116,10 @@ class IsolateSession:
             return degraded
         own = frozenset[Namespace]()
         return replace(degraded, namespaces=own, user_first=False, steps=(), capabilities=None)
+
+    def end_forking(self) -> None:
+        """The last test is over: what looks at objects now (``gc.get_referrers``) is to see them all again."""
+        gc.unfreeze()
 
     def close(self) -> None:
         self.launcher.close()

@@ -325,7 +325,6 @@ class Told:
 
 @pytest.fixture
 def tell(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Told]:
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setenv("EVENTS", str(pytester.path / "events"))
 
     def tell(*args: str) -> Told:
@@ -638,7 +637,8 @@ def test_event_loops(
     pytester.makepyfile(test_it=ASYNC[plugin])
     if plugin == "asyncio":
         pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-    plain, isolated = tell("-W", "error"), tell("--isolate-all", "-W", "error", *args)
+    options = ("-p", plugin, "-W", "error")
+    plain, isolated = tell(*options), tell("--isolate-all", *options, *args)
     assert isolated.summary == plain.summary
     assert isolated.outcomes == plain.outcomes
     assert set(plain.outcomes) == {"passed"}

@@ -160,3 +160,21 @@ def test_what_a_test_stores_on_config_stays_in_its_sandbox(run: Runner) -> None:
         """
     )
     assert inner.outcomes == {"passed": 2}
+
+
+def test_objects_are_seen_by_the_collector_when_the_tests_are_over(
+    run: Runner, pytester: pytest.Pytester
+) -> None:
+    """Hypothesis asks for referrers when it is imported for its summary, and warns if there is none."""
+    pytester.makeconftest(
+        """
+        import gc
+
+        class Kept: pass
+        kept = Kept()
+
+        def pytest_terminal_summary(terminalreporter):
+            terminalreporter.write_line(f"referrers: {bool(gc.get_referrers(kept))}")
+        """
+    )
+    assert "referrers: True" in run("def test_it(): pass").out

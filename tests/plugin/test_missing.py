@@ -51,7 +51,8 @@ def as_nobody() -> Iterator[AsNobody]:
         if tried.returncode:
             pytest.skip(f"nobody may not run {sys.executable}, or not in {home}: {tried.stderr.decode()}")
         (home / "test_it.py").write_text(SUITE)
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+        kept = ("PYTEST_ADDOPTS",)  # the plugins to be off
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_") or k in kept}
 
         def run(*args: str) -> tuple[str, dict[str, dict[str, Any]]]:
             ran = subprocess.run(
