@@ -118,7 +118,7 @@ class IsolateSession:
         return replace(degraded, namespaces=own, user_first=False, steps=(), capabilities=None)
 
     def end_forking(self) -> None:
-        """The last test is over: what looks at objects now (``gc.get_referrers``) is to see them all again."""
+        """The last test is over: whoever looks at objects now (``gc.get_referrers``) is to see all again."""
         gc.unfreeze()
 
     def close(self) -> None:
