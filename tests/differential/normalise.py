@@ -12,6 +12,8 @@ RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     for pattern, replacement in (
         (r"\x1b\[[0-9;]*m", ""),
         (r"\b0x[0-9a-fA-F]{4,}\b", "0xADDRESS"),
+        (r"\bobject [at ]*\.\.\.[0-9a-fx]*>", "object at 0xADDRESS>"),  # cut by saferepr
+        (r"\b(oldfd|fd|name)=\d+\b", r"\1=FD"),
         (r"pytest-of-([\w.-]+)/pytest-\d+", r"pytest-of-\1/pytest-N"),
         (r"\bpytest-\d+/", "pytest-N/"),
         (r"/tmp/tmp[a-z0-9_]{8}\b", "/tmp/tmpRANDOM"),
