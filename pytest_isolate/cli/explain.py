@@ -94,9 +94,9 @@ def _isolated(item: pytest.Item, spec: Spec) -> Iterator[str]:
     try:
         yield ""
         yield "Fixtures"
-        parents, childs = session.ownership_for(spec).names(item)
-        yield f"  set up by pytest, once  {' '.join(parents) or 'none'}"
-        yield f"  set up in the sandbox   {' '.join(childs) or 'none'}"
+        of_pytest, of_sandbox = session.ownership_for(spec).names(item)
+        yield f"  set up by pytest, once  {' '.join(of_pytest) or 'none'}"
+        yield f"  set up in the sandbox   {' '.join(of_sandbox) or 'none'}"
         plan = session.plan_for(spec)
         number = itertools.count(1)
         yield ""
