@@ -9,7 +9,7 @@ ENVIRONMENT=$WORK/environment
 # Not a `python3` on PATH: it may be in a home directory that only its owner can enter.
 SYSTEM_PYTHON=/usr/bin/python3
 # One hung test must not use up the time of all lanes.
-PYTEST_LIMIT=15m
+PYTEST_LIMIT=20m
 
 export DEBIAN_FRONTEND=noninteractive GIT_TERMINAL_PROMPT=0
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
