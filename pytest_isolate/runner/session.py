@@ -55,8 +55,9 @@ class IsolateSession:
         self.inodes = namespace_inodes()
         self._plans: dict[tuple[Spec, str], Plan] = {}
         self._degraded: dict[int, Plan] = {}
-        # A collection in a child would touch, and so copy, every object there is: 17 ms at 43 MB, 790 ms
-        # at 1 GB. What exists before the first fork is exempted until the tests are over.
+        # A collection while a child lives would touch, and so have the kernel copy, every object there is:
+        # 17 ms at 43 MB, 790 ms at 1 GB. What exists before the first fork is exempted until the tests are
+        # over; not in the children, whose tests may look at it.
         gc.freeze()
 
     def plan_for(self, spec: Spec) -> Plan:

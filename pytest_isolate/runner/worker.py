@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import random
 import sys
@@ -70,6 +71,8 @@ def run(assignment: Assignment, child: Child) -> NoReturn:
     enter(child, assignment.host, use_faulthandler=faulthandler.is_enabled())
     enter_isolation(assignment.isolation(child.channel))
     pytest_private.fix_native_id()
+    # What is frozen is not collected, nor seen by gc.get_referrers and gc.get_objects: tests rely on both.
+    gc.unfreeze()
     # Python seeds the module anew in each fork; a suite that seeds it once counts on that.
     random.setstate(assignment.random_state)
     _leave_event_loops()

@@ -198,3 +198,32 @@ def test_warnings_of_several_arguments_travel_through_xdist(run: Callable[..., R
             warnings.warn(Picky(1, "x"))
         """
     assert "Picky: (1, 'x')" in run(source, "-n1").out
+
+
+def test_the_garbage_collector_knows_what_was_there_before(run: Callable[..., Run]) -> None:
+    ran = run(
+        """
+        import gc, weakref
+
+        class Node:
+            pass
+
+        HELD = {"node": Node()}
+        cycle = Node()
+        cycle.self = cycle
+        seen = weakref.ref(cycle)
+
+        def test_referrers():
+            assert any(referrer is HELD for referrer in gc.get_referrers(HELD["node"]))
+
+        def test_objects():
+            assert any(known is HELD for known in gc.get_objects())
+
+        def test_collects():
+            global cycle
+            del cycle
+            gc.collect()
+            assert seen() is None
+        """
+    )
+    assert ran.outcomes == {"passed": 3}
