@@ -13,7 +13,8 @@ import pytest
 
 from pytest_isolate.kernel.features import Feature, probe
 
-WAIT_S = 3.0
+#: Beside another worker of xdist it may be its session whose cgroups wait for the next one to remove them.
+WAIT_S = 60.0 if "PYTEST_XDIST_WORKER" in os.environ else 3.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

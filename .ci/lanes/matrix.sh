@@ -13,7 +13,7 @@ corner() {
     shift 3
     say "tox -e $name -- $*"
     timeout --kill-after=30s "$PYTEST_LIMIT" \
-        "$WORK/tox/bin/tox" run --discover "$python" -e "$name" -- -p no:cacheprovider "$@" < /dev/null ||
+        "$WORK/tox/bin/tox" run --discover "$python" -e "$name" -- -p no:cacheprovider -n 2 "$@" < /dev/null ||
         failed+=("$name")
 }
 

@@ -15,4 +15,4 @@ mkdir -p "$TMPDIR"
 chown -R 65534:65534 "$HOME"
 # shellcheck disable=SC2034 # run_pytest uses it
 AS=(setpriv --reuid=65534 --regid=65534 --clear-groups)
-run_pytest "$ENVIRONMENT" "${SELECTION[@]}"
+run_pytest "$ENVIRONMENT" -n 2 "${SELECTION[@]}"

@@ -12,5 +12,5 @@ try_block() {
 clone "$WORK/readme"
 cd "$WORK/readme"
 # Here every kernel feature is there: a test skipped for want of one would be a hole.
-PYTEST_ADDOPTS=--require-features=all try_block tests
+PYTEST_ADDOPTS="--require-features=all -n 2" try_block tests
 try_block examples
