@@ -167,6 +167,9 @@ class Voyage:
             case Start.FORK:
                 return lambda child: worker.run(assignment, child)
             case Start.SPAWN:
+                # Its bytecode is to be on the host: what the child writes is thrown away.
+                from pytest_isolate.runner import fresh  # noqa: F401
+
                 environ = spawn.session_environ()
                 items = dict(self._all_aboard())
                 return lambda child: spawn.run(assignment, items, child, environ, plan.loader)
