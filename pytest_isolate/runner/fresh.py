@@ -48,6 +48,8 @@ def begin(pluginmanager: pytest.PytestPluginManager, planned: Callable[[pytest.I
     _set_script_directory(job.script_directory)
     if job.coverage is not None:
         coverage_data.start(job.coverage)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # in order with stderr, should pytest give up
     session = _FreshSession(job, child, planned)
     atexit.register(session.give_up)  # however pytest ends before the test
     pluginmanager.register(session, FRESH_PLUGIN)

@@ -343,7 +343,7 @@ def tell(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable
         # A report that was sent has the text of an unknown fixture in its summary line, as under xdist; and two
         # teardown errors are a group in plain pytest only.
         lines = [
-            re.sub(" - (?:file /|ExceptionGroup|RuntimeError).*", "", line)
+            re.sub(r" - (?:file /|(?:exceptiongroup\.)?ExceptionGroup|RuntimeError).*", "", line)
             for line in result.outlines
             if summary.match(line)
         ]

@@ -32,11 +32,14 @@ def both(pytester: pytest.Pytester, *args: str) -> tuple[pytest.RunResult, pytes
 
 
 @pytest.mark.parametrize("args", [[], ["-rA"], ["-v"], ["--tb=short", "-s"], ["--capture=sys"]], ids=str)
-def test_output_is_the_same(pytester: pytest.Pytester, args: list[str]) -> None:
+def test_output_is_the_same(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, args: list[str]
+) -> None:
     source = REPORTING
     if pytest.version_tuple < (9, 0):
         source = source.replace("def test_subtests(subtests):", "def no_test_subtests(subtests):")
     pytester.makepyfile(test_it=source)
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")  # or what goes to fd 1 comes before what was printed
     args = [*args, "-p", "no:cacheprovider"]
     plain = pytester.runpytest_subprocess(*args)
     spawned = pytester.runpytest_subprocess(
