@@ -8,6 +8,7 @@ listener needs the package watchdog and a thread.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,7 +21,11 @@ METHODS = ("save", "delete", "move")
 
 def _database() -> Any:
     settings = getattr(sys.modules.get("hypothesis"), "settings", None)
-    return settings.default.database if settings is not None else None
+    if settings is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a directory that cannot be used: for the test that uses it
+        return settings.default.database
 
 
 def begin(config: pytest.Config, send: Callable[[dict[str, Any]], None]) -> None:
