@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -257,20 +256,6 @@ def test_warnings_come_once(run: Runner) -> None:
 def test_error_filters_hold(run: Runner) -> None:
     inner = run("import warnings\n\ndef test_it(): warnings.warn('x')", "-W", "error")
     assert inner.outcomes == {"failed": 1}
-
-
-def test_junit_carries_usage_and_properties(run: Runner, pytester: pytest.Pytester) -> None:
-    run(
-        "def test_it(record_property): record_property('mine', 1); print('text')\n\n"
-        "def test_crash():\n    import os; print('text', flush=True); os._exit(1)",
-        "--junitxml=out.xml",
-    )
-    cases = {c.get("name"): c for c in ET.parse(pytester.path / "out.xml").iter("testcase")}
-    for name in ("test_it", "test_crash"):
-        properties = {p.get("name"): p.get("value") for p in cases[name].iter("property")}
-        assert float(str(properties["isolate.wall_s"])) > 0
-        assert properties["isolate.outcome"] == ("passed" if name == "test_it" else "failed")
-    assert {p.get("name") for p in cases["test_it"].iter("property")} >= {"mine"}
 
 
 @pytest.mark.parametrize(
