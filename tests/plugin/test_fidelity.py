@@ -229,3 +229,37 @@ def test_the_garbage_collector_knows_what_was_there_before(run: Callable[..., Ru
         """
     )
     assert ran.outcomes == {"passed": 3}
+
+
+DRAWING = """
+    import random, pytest
+    {seed}
+
+    @pytest.mark.parametrize("number", range(3))
+    def test_it(number, record_property):
+        if number == 1:
+            pytest.skip("draws nothing")
+        record_property("drawn", random.random())
+        record_property("gauss", random.gauss(0, 1))
+"""
+
+
+def _drawn(path: Path) -> list[str | None]:
+    names = {"drawn", "gauss"}
+    return [each.get("value") for each in ET.parse(path).iter("property") if each.get("name") in names]
+
+
+def test_random_numbers_are_those_of_one_process(run: Callable[..., Run], pytester: pytest.Pytester) -> None:
+    for name, switches in {"plain": ["--isolate-off"], "isolated": []}.items():
+        run(DRAWING.format(seed="random.seed(5)"), f"--junitxml={name}.xml", *switches)
+    isolated = _drawn(pytester.path / "isolated.xml")
+    assert isolated == _drawn(pytester.path / "plain.xml")
+    assert len(set(isolated)) == 4
+
+
+def test_random_numbers_without_a_seed_differ(run: Callable[..., Run], pytester: pytest.Pytester) -> None:
+    drawn = []
+    for name in ("one", "two"):
+        run(DRAWING.format(seed=""), f"--junitxml={name}.xml")
+        drawn += _drawn(pytester.path / f"{name}.xml")
+    assert len(set(drawn)) == 8

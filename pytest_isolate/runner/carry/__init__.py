@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pytest
 
 from pytest_isolate.runner import replay
-from pytest_isolate.runner.carry import benchmark, cache, hypothesis, junit, syrupy
+from pytest_isolate.runner.carry import benchmark, cache, hypothesis, junit, randomness, syrupy
 from pytest_isolate.sandbox.messages import Carried
 
 __all__ = ["Courier", "Data", "begin", "collect", "deliver"]
@@ -38,6 +38,7 @@ COURIERS: Mapping[str, Courier] = {
     "cache": cache,
     "hypothesis": hypothesis,
     "junitxml": junit,
+    "random": randomness,
     "syrupy": syrupy,
 }
 
