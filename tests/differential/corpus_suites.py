@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.differential.explained import explanations, load_toml
 from tests.differential.suite import Expected, Suite
+from tests.on_demand import ALL_OFF
 
 __all__ = ["suites"]
 
@@ -24,7 +25,7 @@ def suites(names: Collection[str] = ()) -> list[Suite]:
         Suite(
             name=row["name"],
             source=SOURCE / row.get("source", row["name"]),
-            runs=tuple(map(tuple, row.get("runs", [[]]))),
+            runs=tuple((*ALL_OFF, *run) for run in row.get("runs", [[]])),
             files=tuple(row.get("files", ())),
             lines=row.get("lines", ""),
             modes=tuple(row.get("modes", ())),

@@ -12,24 +12,9 @@ import pytest
 
 from pytest_isolate.kernel.cgroups import prepare_leaf
 
+from ..on_demand import ALL_OFF
+
 TIME_SCALE = float(os.environ.get("TEST_TIME_SCALE", "1"))  # 25 in the virtual machine
-
-
-#: Names of plugins.
-ON_DEMAND = (
-    "anyio",
-    "asyncio",
-    "benchmark",
-    "django",
-    "html",
-    "html_fixtures",
-    "metadata",
-    "pytest_jsonreport",
-    "pytest-subprocess",
-    "randomly",
-    "syrupy",
-    "trio",
-)
 
 
 class Run:
@@ -60,7 +45,7 @@ def _few_plugins(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """What the extra ``test`` installs and changes or slows every run is off until ``-p NAME`` asks for it."""
     if "pytester" in request.fixturenames:
         request.getfixturevalue("pytester")  # discards the variable
-    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"-p no:{name}" for name in ON_DEMAND))
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(ALL_OFF))
 
 
 @pytest.fixture

@@ -155,6 +155,7 @@ def test_explain_says_whose_fixtures_are_whose(directory: Path) -> None:
     assert re.search(r"set up by pytest, once +none\n", text)
 
 
+@pytest.mark.needs("cgroup memory limit", "cgroup cpu limit", "user namespace")
 def test_explain_with_all_there(directory: Path) -> None:
     assert explain("test_it.py::test_marked").endswith("nothing that it needs is missing here\n")
 

@@ -129,15 +129,13 @@ def test_hypothesis_statistics(run: Runner) -> None:
     assert "seen" in inner.out
 
 
-def test_hypothesis_replays_a_failing_example_in_the_next_run(
-    run: Runner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hypothesis_replays_a_failing_example_in_the_next_run(run: Runner, pytester: pytest.Pytester) -> None:
     pytest.importorskip("hypothesis")
-    monkeypatch.delenv("CI", raising=False)  # there Hypothesis has no database
-    assert run(HYPOTHESIS, "-p", "no:xdist").outcomes == {"failed": 1}
+    options = ["--hypothesis-profile=default", "-p", "no:xdist"]  # the profile of CI has no database
+    assert run(HYPOTHESIS, *options).outcomes == {"failed": 1}
     saved = [*(pytester.path / ".hypothesis" / "examples").rglob("*")]
     assert len([path for path in saved if path.is_file()]) > 1
-    replayed = run(HYPOTHESIS, "--hypothesis-show-statistics", "-p", "no:xdist")
+    replayed = run(HYPOTHESIS, "--hypothesis-show-statistics", *options)
     assert replayed.outcomes == {"failed": 1}
     assert "during reuse phase" in replayed.out
     assert run(HYPOTHESIS.replace("< 1_000_000", "== x")).outcomes == {"passed": 1}

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import ON_DEMAND, TIME_SCALE, Both, Run
+from ...on_demand import ALL_OFF
+from ..conftest import TIME_SCALE, Both, Run
 
 pytestmark = pytest.mark.needs("user namespace")
 Runner = Callable[..., Run]
@@ -164,7 +165,7 @@ def test_worker_over_ssh(pytester: pytest.Pytester, sshd: list[str], monkeypatch
         "--dist=load",
         f"--tx=ssh={address}//python={sys.executable}//chdir={remote}",
         f"--rsyncdir={suite}",
-        *(word for name in ON_DEMAND for word in ("-p", f"no:{name}")),  # a variable does not get there
+        *ALL_OFF,  # a variable does not get there
         str(suite),
         timeout=60 * TIME_SCALE,
     )
