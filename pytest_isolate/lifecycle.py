@@ -14,7 +14,8 @@ from pytest_isolate.runner import FRESH_PLUGIN, JOB_VARIABLE
 from pytest_isolate.settings import session_options
 
 if TYPE_CHECKING:
-    from pytest_isolate.runner.session import IsolateSession
+    from pytest_isolate.runner.capacity import Capacity
+    from pytest_isolate.runner.fleet import Fleet
     from pytest_isolate.spec import Spec
 
 __all__ = [
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 _SPEC: pytest.StashKey[Spec | SpecError] = pytest.StashKey()
-_SESSION = pytest.StashKey["IsolateSession"]()
+_FLEET = pytest.StashKey["Fleet"]()
 
 #: Plugins that claim the same names, by the name they register with, and what to uninstall.
 RIVALS = {"isolated": "pytest-isolated", "pytest_isolate": "pytest-isolate"}
@@ -136,7 +137,7 @@ def warm_up(session: pytest.Session) -> None:
     if any(not isinstance(planned(item), SpecError | None) for item in session.items):
         from pytest_isolate.runner import relay  # noqa: F401
 
-        _session(config)
+        _fleet(config)
 
 
 def run_item(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
@@ -148,34 +149,55 @@ def run_item(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
 
     if worker.in_child():
         return None
+    fleet = _fleet(item.config)
+    fleet.turn_to(item)
     if isinstance(spec, SpecError):
         relay.refuse(item, nextitem, str(spec))
     else:
-        missing = session_options(item.config).missing
-        relay.run_and_log(_session(item.config), item, nextitem, spec, missing)
+        relay.run_and_log(fleet, item, nextitem, spec)
     return True
 
 
-def _session(config: pytest.Config) -> IsolateSession:
-    session = config.stash.get(_SESSION, None)
-    if session is None:
+def _fleet(config: pytest.Config) -> Fleet:
+    fleet = config.stash.get(_FLEET, None)
+    if fleet is None:
+        from pytest_isolate.runner.fleet import Fleet
         from pytest_isolate.runner.session import IsolateSession
 
         options = session_options(config)
-        session = config.stash[_SESSION] = IsolateSession(
-            config, spec_of=planned, fresh_fixtures=options.fresh_fixtures, keep=options.keep
+        session = IsolateSession(
+            config,
+            spec_of=planned,
+            fresh_fixtures=options.fresh_fixtures,
+            keep=options.keep,
+            missing=options.missing,
+            capacity=_capacity(config),
         )
         config.add_cleanup(session.close)
-    return session
+        fleet = config.stash[_FLEET] = Fleet(session)
+    return fleet
+
+
+def _capacity(config: pytest.Config) -> Capacity:
+    from pytest_isolate.runner.capacity import ONE_BY_ONE, Capacity
+
+    options = session_options(config)
+    if options.jobs == 1 or one_by_one(config):
+        return ONE_BY_ONE
+    worker = getattr(config, "workerinput", {})
+    number = int(worker["workerid"].removeprefix("gw")) if worker else 0
+    return Capacity.find(
+        options.jobs, options.jobs_memory_bytes, worker=number, workers=worker.get("workercount", 1)
+    )
 
 
 def finish(config: pytest.Config) -> None:
     """The tests are over; a sandbox may still hold fixtures of the last ones."""
-    session = config.stash.get(_SESSION, None)
-    if session is not None:
+    fleet = config.stash.get(_FLEET, None)
+    if fleet is not None:
         from pytest_isolate.runner import relay
 
-        relay.finish(session)
+        relay.finish(fleet)
 
 
 def header(config: pytest.Config) -> str | None:
@@ -183,6 +205,17 @@ def header(config: pytest.Config) -> str | None:
     session = session_options(config)
     if session.off:
         return "isolate: off, nothing is isolated (--isolate-off)"
+    parts = []
     if session.isolate_all:
-        return "isolate: all tests, each in a sandbox of its own (--isolate-all)"
-    return None
+        parts.append("all tests, each in a sandbox of its own (--isolate-all)")
+    if session.jobs != 1 and not config.pluginmanager.hasplugin("dsession"):
+        why = one_by_one(config)
+        jobs = f"one at a time, for {why}" if why else f"up to {_capacity(config).jobs} at a time"
+        parts.append(f"{jobs} (--isolate-jobs)")
+    return f"isolate: {', '.join(parts)}" if parts else None
+
+
+def one_by_one(config: pytest.Config) -> str | None:
+    """The option of pytest that is no use where several tests run at a time, if one is on."""
+    wanted = {"--pdb": "usepdb", "--trace": "trace", "--setup-show": "setupshow", "--setup-only": "setuponly"}
+    return next((flag for flag, name in wanted.items() if config.getoption(name, default=False)), None)

@@ -30,6 +30,7 @@ from pytest_isolate.values import (
     parse_env,
     parse_fixtures,
     parse_hostname,
+    parse_jobs,
     parse_network,
     parse_optional_path,
     parse_patterns,
@@ -210,6 +211,10 @@ OPTIONS: tuple[Option, ...] = (
         "fresh: all fixtures are set up in each sandbox",
     ),
     Option(
+        name="exclusive", field="exclusive", form="flag", parse=parse_bool, default=False,
+        help="run no other test of this pytest at the same time; see jobs",
+    ),
+    Option(
         name="fresh_fixtures", field="session.fresh_fixtures", form="lines", metavar="PATTERN",
         parse=parse_patterns, default=(), default_text="none", where=SESSION,
         help="names of fixtures, as in *_loop, that every sandbox sets up for itself, and what depends on "
@@ -223,6 +228,17 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="off", field="session.off", form="flag", parse=parse_bool, default=False, where=SESSION,
         help="isolate nothing, whatever markers and --isolate-all say",
+    ),
+    Option(
+        name="jobs", field="session.jobs", metavar="N|auto", parse=parse_jobs, default=1, where=SESSION,
+        help="isolated tests that run at the same time, results in the order of the tests; auto: one for "
+        "each processor; with pytest-xdist all workers share them",
+    ),
+    Option(
+        name="jobs_memory", field="session.jobs_memory_bytes", metavar="SIZE",
+        parse=capped(parse_size, _SMALLEST_MEMORY, format_size), where=SESSION,
+        default_text="what is available",
+        help="memory that tests which run at the same time may declare together, as in 2G; others wait",
     ),
     Option(
         name="missing", field="session.missing", metavar="fail|skip|degrade", parse=_parse_missing,

@@ -37,6 +37,8 @@ class SessionOptions(NamedTuple):
     json_path: Path | None
     top: int
     fresh_fixtures: tuple[str, ...]
+    jobs: int
+    jobs_memory_bytes: int | None
 
 
 class _Setting(NamedTuple):
@@ -66,6 +68,8 @@ def session_options(config: pytest.Config) -> SessionOptions:
             json_path=None if path is None else base / path,
             top=found["top"].value,
             fresh_fixtures=found["fresh_fixtures"].value,
+            jobs=found["jobs"].value,
+            jobs_memory_bytes=found["jobs_memory"].value,
         )
     return config.stash[_SESSION_OPTIONS]
 

@@ -128,3 +128,4 @@ class Spec:
     start: Start = Start.FORK
     scope: Scope = Scope.FUNCTION
     fixtures: Fixtures = Fixtures.SHARED
+    exclusive: bool = False  #: no other test runs at the same time (of this pytest)

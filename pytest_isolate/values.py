@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
-from pytest_isolate.units import quoted
+from pytest_isolate.units import parse_count, quoted
 
 if TYPE_CHECKING:
     from pytest_isolate.spec import Bind, Environment, EnvMode, Fixtures, Network, Rootfs, Scope, Start, User
 
 __all__ = [
+    "AUTO",
     "Keep",
     "Missing",
     "capped",
@@ -28,6 +29,7 @@ __all__ = [
     "parse_env",
     "parse_fixtures",
     "parse_hostname",
+    "parse_jobs",
     "parse_network",
     "parse_optional_path",
     "parse_path",
@@ -118,6 +120,19 @@ def parse_bool(value: object) -> bool:
     if isinstance(value, bool):
         return value
     raise ValueError(f"{quoted(value)} is not True or False")
+
+
+#: A number of jobs: as many as there are processors.
+AUTO = 0
+
+
+def parse_jobs(value: object) -> int:
+    if value == "auto":
+        return AUTO
+    count = parse_count(value)
+    if count == 0:
+        raise ValueError("0 jobs run nothing; allowed: auto or a number from 1")
+    return count
 
 
 def parse_path(value: object) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import pytest
 
-__all__ = ["clear", "show", "show_after"]
+__all__ = ["clear", "show", "show_after", "shown"]
 
 VARIABLE = "PYTEST_CURRENT_TEST"
 NEXT = {"setup": "call", "call": "teardown"}
@@ -24,3 +26,16 @@ def show_after(item: pytest.Item, phase: object) -> None:
 
 def clear() -> None:
     os.environ.pop(VARIABLE, None)
+
+
+@contextlib.contextmanager
+def shown(item: pytest.Item) -> Iterator[None]:
+    """For the time of a set-up before the item's turn, in which another test is the current one."""
+    before = os.environ.get(VARIABLE)
+    show(item, "setup")
+    try:
+        yield
+    finally:
+        clear()
+        if before is not None:
+            os.environ[VARIABLE] = before

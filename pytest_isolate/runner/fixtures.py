@@ -116,6 +116,13 @@ class Ownership:
                 found.append(definition)
         return found
 
+    def conflicts(self, item: pytest.Item) -> bool:
+        """Whether the parent would have to set up anew what it has set up for others."""
+        return any(
+            definition.cached_result is not None and not pytest_private.is_cached(item, definition)
+            for definition in self.parameters(item)
+        )
+
     def names(self, item: pytest.Item) -> tuple[list[str], list[str]]:
         """The fixtures that ``item`` is known to use: pytest's, and the sandbox's."""
         parents = [*self._parents_fixtures(item)]

@@ -11,8 +11,10 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -31,6 +33,7 @@ from _pytest.fixtures import SubRequest, TopRequest
 from _pytest.junitxml import xml_key
 from _pytest.logging import LogCaptureHandler, catching_logs
 from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks
+from _pytest.warnings import catch_warnings_for_item
 
 __all__ = [
     "Held",
@@ -39,9 +42,11 @@ __all__ = [
     "adopt_basetemp",
     "adopt_log_file",
     "basetemp",
+    "can_leave",
     "capture_fds",
     "capture_manager",
     "catch_log",
+    "catch_warnings",
     "disown_fixture",
     "disown_nodes",
     "divert_hooks",
@@ -76,8 +81,9 @@ __all__ = [
     "set_up_fixture",
     "set_up_nodes",
     "share_capture",
-    "stdin_fd",
     "tear_down_to",
+    "terminal",
+    "uncaptured_fd",
     "xfail_reason",
 ]
 
@@ -254,6 +260,37 @@ def is_skipped_by_mark(item: pytest.Item) -> bool:
     except (Exception, pytest.fail.Exception):  # a broken condition: the child reports it
         return True
     return xfail is not None and not xfail.run and not item.config.getoption("runxfail", False)
+
+
+def can_leave(session: pytest.Session, node: pytest.Item | pytest.Collector) -> bool:
+    """Whether tearing down what ``node`` does not share would do nothing.
+
+    So it is if no node there holds a fixture, has failed, or has a ``teardown`` of its own
+    (``SetupState.stack``, runner.py).
+    """
+    needed = node.listchain()
+    return all(
+        each in needed
+        or (len(finalizers) == 1 and failure is None and type(each).teardown is pytest.Item.teardown)
+        for each, (finalizers, failure) in session._setupstate.stack.items()
+    )
+
+
+@contextlib.contextmanager
+def catch_warnings(item: pytest.Item, filters: list[Any], caught: list[dict[str, Any]]) -> Iterator[None]:
+    """Under the warning filters of ``item``, on top of ``filters`` alone; gives what
+    ``pytest_warning_recorded`` is to be called with. ``catch_warnings_for_item`` (warnings.py, since 3.8)."""
+
+    class Hook:
+        @staticmethod
+        def call_historic(kwargs: dict[str, Any]) -> None:
+            caught.append(kwargs)
+
+    ihook: Any = SimpleNamespace(pytest_warning_recorded=Hook)
+    with warnings.catch_warnings():
+        warnings.filters[:] = filters  # type: ignore[index]
+        with catch_warnings_for_item(config=item.config, ihook=ihook, when="runtest", item=item):
+            yield
 
 
 def tear_down_to(session: pytest.Session, nextitem: pytest.Item | None) -> None:
@@ -514,10 +551,40 @@ def share_capture(config: pytest.Config, fds: list[int]) -> None:
         os.close(fd)
 
 
-def stdin_fd(config: pytest.Config) -> int | None:
-    """The stdin that capture keeps from tests, for the debugger. ``FDCapture.targetfd_save`` (capture.py)."""
-    capture = _captured_descriptors(config).get("in_")
+def uncaptured_fd(config: pytest.Config, number: int) -> int | None:
+    """What was stdin, stdout or stderr (0, 1, 2) before capture; None if it is not captured as a descriptor.
+    ``FDCapture.targetfd_save`` (capture.py)."""
+    capture = _captured_descriptors(config).get(("in_", "out", "err")[number])
     return None if capture is None else capture.targetfd_save
+
+
+class Terminal:
+    """Where pytest shows its progress, if somebody looks at it."""
+
+    def __init__(self, reporter: Any) -> None:
+        self._writer = reporter._tw
+
+    @property
+    def column(self) -> int:
+        return int(self._writer.width_of_current_line) % self.width
+
+    @property
+    def width(self) -> int:
+        return int(self._writer.fullwidth)
+
+    def write(self, text: str) -> None:
+        """Without a change of what pytest takes for the column."""
+        self._writer._file.write(text)
+        self._writer._file.flush()
+
+
+def terminal(config: pytest.Config) -> Terminal | None:
+    """``TerminalReporter._tw`` (terminal.py), ``TerminalWriter._file`` and ``width_of_current_line``
+    (_io/terminalwriter.py, since 5.4). None if it is a file, or has no use for control sequences."""
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is None or not (reporter.isatty and reporter.hasmarkup):
+        return None
+    return Terminal(reporter)
 
 
 def has_color(config: pytest.Config) -> bool:

@@ -19,13 +19,12 @@ from pytest_isolate.runner import (
     carry,
     coverage_data,
     current_test,
-    pytest_private,
     record,
     replay,
     reruns,
     synthesize,
 )
-from pytest_isolate.runner.session import IsolateSession
+from pytest_isolate.runner.fleet import Fleet
 from pytest_isolate.runner.transcript import Transcript
 from pytest_isolate.runner.voyage import Voyage
 from pytest_isolate.sandbox.messages import (
@@ -43,15 +42,10 @@ from pytest_isolate.values import Missing
 __all__ = ["finish", "refuse", "run_and_log"]
 
 
-def run_and_log(
-    session: IsolateSession,
-    item: pytest.Item,
-    nextitem: pytest.Item | None,
-    spec: Spec,
-    missing: Missing,
-) -> None:
+def run_and_log(fleet: Fleet, item: pytest.Item, nextitem: pytest.Item | None, spec: Spec) -> None:
     """All that ``pytest_runtest_protocol`` does for an isolated item."""
-    if missing is Missing.SKIP:
+    session = fleet.session
+    if session.missing is Missing.SKIP:
         unsupported = session.unsupported(session.plan_for(spec))
         if unsupported:
             refuse(item, nextitem, "; ".join(map(str, unsupported)), skip=True)
@@ -59,16 +53,13 @@ def run_and_log(
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     _cancel_timeout(item)
     current_test.show(item, "setup")
-    log = _ItemLog(session, item, nextitem)
+    log = _ItemLog(fleet, item, nextitem)
     try:
-        voyage = _board(session, item, nextitem, spec, missing)
-        voyage.wait()
+        voyage = _run(fleet, item, nextitem, spec)
         while log.set_aside(voyage):
-            voyage = _board(session, item, nextitem, spec, missing, log.attempts)
-            voyage.wait()
+            voyage = _run(fleet, item, nextitem, spec, log.attempts)
     except (IsolateError, OSError) as error:
         # What this test asks for is not to be had, or the machine is out of something: its error alone.
-        session.voyage = None
         log.write_refusal(str(error))
     else:
         log.write(voyage)
@@ -79,25 +70,18 @@ def run_and_log(
     log.hand_on()
 
 
-def _board(
-    session: IsolateSession,
+def _run(
+    fleet: Fleet,
     item: pytest.Item,
     nextitem: pytest.Item | None,
     spec: Spec,
-    missing: Missing,
     earlier_attempts: int = 0,
 ) -> Voyage:
-    """The sandbox that waits for ``item``, or a new one."""
-    voyage = session.voyage
-    if voyage is not None and voyage.awaits(item):
-        voyage.go_on(item, nextitem)
-        return voyage
-    if voyage is not None:
-        _leave(voyage, item)
-    voyage = session.voyage = Voyage(session, item, spec, earlier_attempts)
-    voyage.prepare(item, nextitem)
-    plan = session.plan_for(spec)  # not before: a fixture may have changed the working directory
-    voyage.start(session.degrade(plan) if missing is Missing.DEGRADE else plan, nextitem)
+    if (left := fleet.left_behind(item)) is not None:
+        _leave(left, item)
+    voyage = fleet.board(item, nextitem, spec, earlier_attempts)
+    fleet.wait(nextitem)
+    voyage.show()
     return voyage
 
 
@@ -111,11 +95,14 @@ def _leave(voyage: Voyage, item: pytest.Item) -> None:
         replay.warn(item, text)
 
 
-def finish(session: IsolateSession) -> None:
+def finish(fleet: Fleet) -> None:
     """At the end of the session: if it ended among the tests of a sandbox, tear down what that holds."""
-    if session.voyage is not None and not session.voyage.is_over:
-        _end(session.voyage)
-    session.end_forking()
+    fleet.cancel()
+    if fleet.voyage is not None and not fleet.voyage.is_over:
+        _end(fleet.voyage)
+    if fleet.voyage is not None:
+        fleet.voyage.close()
+    fleet.session.end_forking()
 
 
 def _end(voyage: Voyage) -> None:
@@ -152,12 +139,11 @@ def refuse(item: pytest.Item, nextitem: pytest.Item | None, message: str, *, ski
 class _ItemLog:
     """What is logged of one item that was run, or was to be."""
 
-    def __init__(self, session: IsolateSession, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        self._session = session
+    def __init__(self, fleet: Fleet, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        self._fleet = fleet
         self._item = item
         self._nextitem = nextitem
         self._transcript = Transcript()
-        self._start_ts = time.time()
         self._earlier: list[pytest.TestReport] = []  # of attempts that another followed
         self._last: tuple[list[pytest.TestReport], Outcome] | None = None
 
@@ -223,7 +209,7 @@ class _ItemLog:
             reports, outcome = [], self._explained(outcome)
         out, err = "", ""
         if not isinstance(outcome, Completed):
-            out, err = pytest_private.read_capture(self._item.config)
+            out, err = voyage.read_capture()
         ending = synthesize.Ending(
             outcome=outcome, trace=trace, out=out, err=err, duration_s=run.usage.wall_s or 0.0
         )
@@ -238,7 +224,7 @@ class _ItemLog:
     def _explained(self, outcome: SetupFailed) -> SetupFailed:
         if outcome.errno == 0:
             return outcome
-        error = explain_failure(outcome.step, outcome.errno, self._session.host)
+        error = explain_failure(outcome.step, outcome.errno, self._fleet.session.host)
         text = f"cannot build the sandbox: {outcome.step}: {outcome.message}; {error}"
         return SetupFailed(outcome.step, outcome.errno, text)
 
@@ -288,7 +274,7 @@ class _ItemLog:
             sandbox=voyage.name if voyage is not None else None,
             kept=voyage.salvaged.kept if voyage is not None else None,
             worker=_worker_name(),
-            start_ts=self._start_ts,
+            start_ts=voyage.start_ts if voyage is not None else time.time(),
         )
 
     def _tear_down(self, voyage: Voyage | None) -> list[pytest.TestReport]:
@@ -296,12 +282,11 @@ class _ItemLog:
         nextitem, told = self._nextitem, self._transcript.position
         if self._item.session.shouldfail or self._item.session.shouldstop:
             nextitem = None  # as plain pytest: errors of the last teardown are to be somebody's
+            self._fleet.cancel()
             if voyage is not None and not voyage.is_over:
                 voyage.finish()
-        return [
-            *replay.rebuild_all(self._item, self._transcript, start=told),
-            *replay.tear_down(self._item, nextitem),
-        ]
+        of_child = [*replay.rebuild_all(self._item, self._transcript, start=told)]
+        return of_child if self._fleet.is_ahead else [*of_child, *replay.tear_down(self._item, nextitem)]
 
     @property
     def ends_the_session(self) -> bool:

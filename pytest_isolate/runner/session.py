@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import sys
 import sysconfig
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 
@@ -21,16 +23,18 @@ from pytest_isolate.kernel.loader import find_loader
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.readback import namespace_inodes
 from pytest_isolate.runner import pytest_private
+from pytest_isolate.runner.capacity import ONE_BY_ONE, Capacity
 from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.sandbox.launch import Launcher
 from pytest_isolate.sandbox.plan import Plan, Workspace, make_plan
 from pytest_isolate.spec import Spec, Start
-from pytest_isolate.values import Keep
-
-if TYPE_CHECKING:
-    from pytest_isolate.runner.voyage import Voyage
+from pytest_isolate.values import Keep, Missing
 
 __all__ = ["IsolateSession", "workspace_of"]
+
+
+#: Sandboxes that wait for tests, of one kind.
+MOST_MADE_AHEAD = 4
 
 
 class IsolateSession:
@@ -43,13 +47,19 @@ class IsolateSession:
         spec_of: Callable[[pytest.Item], object] = lambda item: None,
         fresh_fixtures: tuple[str, ...] = (),
         keep: Keep = Keep.NEVER,
+        missing: Missing = Missing.FAIL,
+        capacity: Capacity = ONE_BY_ONE,
     ) -> None:
         self.config = config
         self.spec_of = spec_of
         self.keep = keep
+        self.missing = missing
+        self.capacity = capacity
+        #: Those around all tests: this is made when none runs.
+        self.warning_filters: list[Any] = [*warnings.filters]
+        self._seed: int | None = None
         self._fresh_fixtures = fresh_fixtures
         self._ownerships: dict[Spec, Ownership] = {}
-        self.voyage: Voyage | None = None  #: the last one that was started
         self.host = Host()
         self.launcher = Launcher(self.host)
         self.inodes = namespace_inodes()
@@ -82,6 +92,19 @@ class IsolateSession:
             self._ownerships[spec] = Ownership(spec, self._fresh_fixtures)
         return self._ownerships[spec]
 
+    def random_state(self, item: pytest.Item) -> Any:
+        """The state of ``random`` for a test: pytest's own.
+
+        Tests that run side by side get one each, which depends on pytest's and not on their timing.
+        """
+        if self.capacity.jobs == 1:
+            return random.getstate()
+        if self._seed is None:
+            copy = random.Random()
+            copy.setstate(random.getstate())
+            self._seed = copy.getrandbits(64)
+        return random.Random(f"{self._seed} {item.nodeid}").getstate()
+
     def make_ahead(self, item: pytest.Item) -> None:
         """Have the sandbox for ``item`` made while another test runs.
 
@@ -90,7 +113,8 @@ class IsolateSession:
         spec = self.spec_of(item)
         plan = self._plans.get((spec, os.getcwd())) if isinstance(spec, Spec) else None
         if plan is not None:
-            self.launcher.prepare(self._degraded.get(id(plan), plan))
+            count = min(self.capacity.jobs, MOST_MADE_AHEAD)
+            self.launcher.prepare(self._degraded.get(id(plan), plan), count)
 
     def unsupported(self, plan: Plan) -> list[UnsupportedError]:
         """Everything that this machine lacks for a plan, found out by trying."""

@@ -103,6 +103,7 @@ def run(
     ``items``: those that may come to run, by their place in the session.
     """
     config = assignment.item.config
+    assignment.adopt(stdin=False)
     isolation = assignment.isolation(child.channel)
     job = _job(assignment, items, child, isolation, session_environ)
     job_fd = os.memfd_create("job", 0)
@@ -115,7 +116,7 @@ def run(
     # What pytest says about itself is of interest only if it does not come to the test.
     os.dup2(child.faulthandler_fd, 1)
     os.dup2(child.faulthandler_fd, 2)
-    stdin_fd = pytest_private.stdin_fd(config)
+    stdin_fd = pytest_private.uncaptured_fd(config, 0)
     if stdin_fd is not None:
         os.dup2(stdin_fd, 0)
     os.chdir(config.invocation_params.dir)

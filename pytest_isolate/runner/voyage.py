@@ -8,9 +8,9 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-import random
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -25,6 +25,7 @@ from pytest_isolate.runner.isolation import Isolation
 from pytest_isolate.runner.preparation import Preparation, prepare
 from pytest_isolate.runner.salvage import Salvaged, salvage
 from pytest_isolate.runner.session import IsolateSession
+from pytest_isolate.runner.streams import Streams
 from pytest_isolate.runner.transcript import Transcript
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.flight import Flight
@@ -72,6 +73,8 @@ class Voyage:
         self, session: IsolateSession, item: pytest.Item, spec: Spec, earlier_attempts: int = 0
     ) -> None:
         self._session = session
+        self._is_alone = session.capacity.jobs == 1  # no other test runs at the same time
+        self._streams: Streams | None = None
         self._node = sandbox_node(item, spec.scope)
         self._ownership = session.ownership_for(spec)
         self._parameters: Parameters = {}
@@ -84,9 +87,12 @@ class Voyage:
         self._position = 0
         self._after: pytest.Item | None = None  # what needs the next sandbox
         self._failed = False  # any of its tests
+        self._cancelled = False
         self.evidence = Evidence()
         self.salvaged = Salvaged()
         self.name = ""
+        self.start_ts = 0.0  #: of the current test
+        self.has_turn = False  #: pytest has come to its test, and waits
         self.lost: Outcome | None = None  #: how the child ended between two tests, which none should
         self.run = TestRun(item=item, nextitem=None)
 
@@ -95,7 +101,7 @@ class Voyage:
     def prepare(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         """Set up what the tests inherit. Later is too late: all that is known to follow is prepared too."""
         # What the first one says may stay where it is captured, unless a follower's would be added to it.
-        alone = self.spec.scope is Scope.FUNCTION
+        alone = self.spec.scope is Scope.FUNCTION and self._is_alone
         self._preparations[item] = prepare(item, self._ownership, take_output=not alone)
         self._parameters = self._ownership.parameters(item)
         for follower in self._followers(item, nextitem):
@@ -147,6 +153,8 @@ class Voyage:
         for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
             _flush(stream)  # or the child would write it a second time
         self._plan = plan
+        self.start_ts = time.time()
+        self._streams = None if self._is_alone else Streams(self.run.item.config)
         self.run.nextitem = self._next_aboard(nextitem)
         self._after = nextitem if self.run.nextitem is None else None
         assignment = worker.Assignment(
@@ -157,7 +165,9 @@ class Voyage:
             isolation=self._isolation,
             host=self._session.inodes,
             earlier_attempts=self._earlier_attempts,
-            random_state=random.getstate(),
+            random_state=self._session.random_state(self.run.item),
+            warning_filters=None if self._is_alone else self._session.warning_filters,
+            streams=self._streams,
         )
         self._flight = self._session.launcher.start(plan, body=self._body(assignment, plan), listener=self)
         self.name = self._flight.name
@@ -196,11 +206,13 @@ class Voyage:
         index = self._index(item)
         next_index = self._index(self.run.nextitem) if self.run.nextitem is not None else None
         self._ready()
+        self.start_ts = time.time()
         self._flight.go_on(RunNext(index, next_index))
 
-    def wait(self) -> None:
-        """Until the current test has ended."""
-        self._wait_for(lambda: self.run.outcome is not None)
+    def wait(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Until the current test has ended; ``meanwhile`` is called whenever something has happened."""
+        self.has_turn = True
+        self._wait_for(lambda: self.run.outcome is not None, meanwhile)
 
     def finish(self) -> None:
         """Have the child tear down what it still holds and end; what it says is the current test's."""
@@ -214,11 +226,40 @@ class Voyage:
     def is_over(self) -> bool:
         return self._result is not None or self._flight is None
 
-    def _wait_for(self, done: Callable[[], bool]) -> None:
+    @property
+    def is_debugged(self) -> bool:
+        return self._flight is not None and self._flight.is_debugged and not self.is_over
+
+    def read_capture(self) -> tuple[str, str]:
+        """What the test said that no report of it has: (out, err)."""
+        if self._streams is not None:
+            return self._streams.read_captured()
+        return pytest_private.read_capture(self.run.item.config)
+
+    def show(self) -> None:
+        """What the test has said to the terminal, if that was kept back."""
+        if self._streams is not None:
+            self._streams.show()
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams.close()
+
+    def cancel(self) -> None:
+        """End a test that pytest will not come to."""
+        if not self.is_over and self._flight is not None:
+            self._cancelled = True
+            self._flight.interrupt()
+            self._session.launcher.loop.run_until(lambda: self.is_over)
+        self.close()
+
+    def _wait_for(self, done: Callable[[], bool], meanwhile: Callable[[], None] = lambda: None) -> None:
         assert self._flight is not None
+        meanwhile()
         while not done():
             try:
                 self._session.launcher.loop.run_once()
+                meanwhile()
             except KeyboardInterrupt:
                 if self._end_interrupted():
                     raise
@@ -269,7 +310,8 @@ class Voyage:
         else:
             if isinstance(message, Report):
                 self._failed |= message.data.get("outcome") == "failed"
-                current_test.show_after(self.run.item, message.data.get("when"))
+                if self.has_turn:
+                    current_test.show_after(self.run.item, message.data.get("when"))
             self.run.transcript.take(message)
 
     def test_ended(self, usage: Usage) -> None:
@@ -286,7 +328,7 @@ class Voyage:
             self.run.outcome, self.run.usage = result.outcome, result.usage
             self.run.trace = result.faulthandler
         self._failed |= not isinstance(result.outcome, Completed)
-        if result.written is not None:
+        if result.written is not None and not self._cancelled:
             self.salvaged = self._salvage(result.written)
 
     def _salvage(self, written: Written) -> Salvaged:

@@ -21,6 +21,7 @@ from pytest_isolate.runner import carry, coverage_data, properties, pytest_priva
 from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.runner.isolation import Isolation, enter_isolation
 from pytest_isolate.runner.preparation import Preparation, Revival
+from pytest_isolate.runner.streams import Streams
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.flight import STACKS_SIGNAL
 from pytest_isolate.sandbox.messages import (
@@ -63,11 +64,21 @@ class Assignment:
     host: Mapping[str, int]  #: inodes of pytest's own namespaces
     earlier_attempts: int  #: of the first item, that pytest-rerunfailures is to count
     random_state: Any  #: of the module random
+    warning_filters: list[Any] | None  #: those around all tests, if it is forked while pytest is in another
+    streams: Streams | None  #: if others run at the same time
+
+    def adopt(self, *, stdin: bool) -> None:
+        """In the child, before it says or warns of anything."""
+        if self.streams is not None:
+            self.streams.adopt(stdin=stdin)
+        if self.warning_filters is not None:
+            warnings.filters[:] = self.warning_filters  # type: ignore[index]
 
 
 def run(assignment: Assignment, child: Child) -> NoReturn:
     """In the forked child, everything from the entered sandbox to the end of the process."""
     item = assignment.item
+    assignment.adopt(stdin=True)
     enter(child, assignment.host, use_faulthandler=faulthandler.is_enabled())
     enter_isolation(assignment.isolation(child.channel))
     pytest_private.fix_native_id()
@@ -85,6 +96,7 @@ def run(assignment: Assignment, child: Child) -> NoReturn:
         child,
         item_at=item.session.items.__getitem__,
         earlier_attempts=assignment.earlier_attempts,
+        release=assignment.streams.release if assignment.streams is not None else lambda: None,
     )
 
 
@@ -107,17 +119,18 @@ def run_items(
     item_at: Callable[[int], pytest.Item | None],
     earlier_attempts: int,
     names: Mapping[str, str] | None = None,
+    release: Callable[[], None] = lambda: None,
 ) -> NoReturn:
     """Run the protocols, and end the process.
 
     ``item_at``: the items by their place in the parent's session, as far as they are here; ``names``: nodeids
-    there by those here, where they differ.
+    there by those here, where they differ; ``release``: has a debugger get the terminal.
     """
     pytest_private.move_faulthandler(item.config, child.faulthandler_fd)
     reruns.skip_attempts(item, earlier_attempts)
     relay = _Reporter(item.session, child.channel, names or {})
     carry.begin(item.config, relay.send)
-    item.config.pluginmanager.register(_DebuggerWatch(relay.send))
+    item.config.pluginmanager.register(_DebuggerWatch(relay.send, release))
     if item.config.pluginmanager.hasplugin("rerunfailures"):
         item.config.pluginmanager.register(_PhaseWatch(relay.send))
     _divert(item.session, relay)
@@ -281,11 +294,13 @@ class _Reporter:
 class _DebuggerWatch:
     """Plugin: nobody who debugs is to be timed out."""
 
-    def __init__(self, send: Callable[[Message], None]) -> None:
+    def __init__(self, send: Callable[[Message], None], release: Callable[[], None]) -> None:
         self._send = send
+        self._release = release
 
     def pytest_enter_pdb(self) -> None:
         self._send(Debugging())
+        self._release()
 
 
 class _PhaseWatch:

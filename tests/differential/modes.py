@@ -20,6 +20,7 @@ MODES: dict[str, Mode] = {
     "loaded": Mode(("-p", "no:isolate"), ()),
     "isolated": Mode((), ("--isolate-all",)),
     "spawn": Mode((), ("--isolate-all", "--isolate-start=spawn")),
+    "jobs": Mode((), ("--isolate-all", "--isolate-jobs=3")),
     # loadfile: or it would be chance which test of a module sets up what they share.
     "xdist": Mode(XDIST, (*XDIST, "--isolate-all"), ordered=False),
 }

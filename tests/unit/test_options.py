@@ -28,7 +28,7 @@ from pytest_isolate.spec import (
     Start,
     User,
 )
-from pytest_isolate.values import Keep, Missing
+from pytest_isolate.values import AUTO, Keep, Missing
 
 BY_NAME = {option.name: option for option in OPTIONS}
 ORIGIN = "@pytest.mark.isolated"
@@ -58,9 +58,12 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
     "start": ("spawn", "spawn", Start.SPAWN),
     "scope": ("class", "class", Scope.CLASS),
     "fixtures": ("fresh", "fresh", Fixtures.FRESH),
+    "exclusive": ("", True, True),
     "fresh_fixtures": ("my_*", None, ("my_*",)),
     "all": ("", None, True),
     "off": ("", None, True),
+    "jobs": ("auto", None, AUTO),
+    "jobs_memory": ("2G", None, 2 * 2**30),
     "missing": ("skip", None, Missing.SKIP),
     "keep": ("failed", None, Keep.FAILED),
     "json": ("out.jsonl", None, Path("ROOT/out.jsonl")),
@@ -230,6 +233,9 @@ WRONG = [
     ("missing", "ignore", "'fail', 'skip' or 'degrade'"),
     ("json", "", "path"),
     ("top", "-1", "whole number"),
+    ("jobs", "0", "auto or a number from 1"),
+    ("jobs", "many", "whole number"),
+    ("jobs_memory", "1K", "1.0 MiB"),
 ]
 
 

@@ -412,3 +412,17 @@ def test_tear_down_to(inner: Inner) -> None:
     seen = inner(TWO_TESTS, pytest_runtest_protocol=only("test_two", tear_down))
     assert seen.values[1] == (["up"], ["up", "down"])
     assert seen.outcomes == {"passed": 2}
+
+
+def test_can_leave(inner: Inner) -> None:
+    """_pytest/runner.py, ``SetupState.stack`` (since 6.2): a test that starts early would have the fixtures of
+    others torn down under them, or wait for nothing."""
+
+    def look(item: Any) -> object:
+        return private.can_leave(item.session, item.session)
+
+    source = "import pytest\n@pytest.fixture(scope='module')\ndef wide(): pass\ndef test(wide): pass"
+    assert inner(source, pytest_runtest_call=look).value is False
+    assert inner("def test(): pass", pytest_runtest_call=look).value is True
+    source = "import pytest\n@pytest.fixture(scope='session')\ndef widest(): pass\ndef test(widest): pass"
+    assert inner(source, pytest_runtest_call=look).value is True

@@ -78,13 +78,13 @@ def test_share_capture(inner: Inner, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_stdin_fd(inner: Inner, method: str) -> None:
+def test_uncaptured_fd(inner: Inner, method: str) -> None:
     """_pytest/capture.py, ``MultiCapture.in_`` and ``FDCapture.targetfd_save``: a debugger in a fresh interpreter
     would have no keyboard."""
     outer = os.fstat(0)
 
     def look(item: pytest.Item) -> object:
-        fd = private.stdin_fd(item.config)
+        fd = private.uncaptured_fd(item.config, 0)
         return fd if fd is None else os.path.samestat(os.fstat(fd), outer)
 
     expected = True if method == "fd" else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,3 +149,42 @@ def test_move_faulthandler(inner: Inner, tmp_path: Path) -> None:
         "-pno:faulthandler",
         pytest_collection_finish=lambda session: private.move_faulthandler(session.config, 0),
     )
+
+
+def test_catch_warnings(inner: Inner) -> None:
+    """_pytest/warnings.py, ``catch_warnings_for_item`` (since 3.8): warnings of fixtures that are set up early
+    would be another test's."""
+
+    def look(item: pytest.Item) -> object:
+        caught: list[dict[str, Any]] = []
+        warnings.simplefilter("error")  # of the test that runs meanwhile
+        with private.catch_warnings(item, [], caught):
+            warnings.warn("ignored by the mark", stacklevel=1)
+            warnings.warn("said", stacklevel=1)
+        with pytest.raises(UserWarning):
+            warnings.warn("raised", stacklevel=1)
+        return [(each["nodeid"], str(each["warning_message"].message), each["when"]) for each in caught]
+
+    source = "import pytest\n@pytest.mark.filterwarnings('ignore:ignored')\ndef test(): pass"
+    assert inner(source, pytest_runtest_call=look).value == [("test_it.py::test", "said", "runtest")]
+
+
+def test_terminal(inner: Inner) -> None:
+    """_pytest/terminal.py, ``TerminalReporter._tw``; _pytest/_io/terminalwriter.py, ``TerminalWriter._file`` and
+    ``.width_of_current_line`` (since 5.4): nobody would see what runs while a slow test does."""
+
+    def look(item: pytest.Item) -> object:
+        assert private.terminal(item.config) is None  # a file
+        reporter: Any = item.config.pluginmanager.getplugin("terminalreporter")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reporter, "isatty", True)
+            patch.setattr(reporter._tw, "_file", io.StringIO())
+            patch.setattr(reporter._tw, "fullwidth", 10)
+            terminal = private.terminal(item.config)
+            assert terminal is not None
+            reporter._tw.write("twelve wide.")
+            terminal.write("x")
+            return terminal.column, terminal.width, reporter._tw._file.getvalue()[-13:]
+
+    seen = inner("def test(): pass", "--color=yes", pytest_runtest_protocol=look)
+    assert seen.value == (2, 10, "twelve wide.x")

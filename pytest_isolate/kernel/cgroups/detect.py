@@ -20,7 +20,16 @@ from pytest_isolate.kernel.cgroups.v1 import CONTROLLERS as V1_CONTROLLERS
 from pytest_isolate.kernel.cgroups.v1 import open_v1
 from pytest_isolate.kernel.cgroups.v2 import open_v2
 
-__all__ = ["Mount", "Place", "find_place", "open_cgroups", "parse_membership", "parse_mounts", "prepare_leaf"]
+__all__ = [
+    "Mount",
+    "Place",
+    "find_directories",
+    "find_place",
+    "open_cgroups",
+    "parse_membership",
+    "parse_mounts",
+    "prepare_leaf",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +105,21 @@ def find_place(proc: str = "/proc") -> Place:
     unified = any("" in mount.controllers for mount in mounts)
     version: Version = "v2" if not directories else "hybrid" if unified else "v1"
     return Place(version=version, v1=directories, v2=v2, problems=problems)
+
+
+def find_directories(controller: str, proc: str = "/proc") -> list[str]:
+    """The directory of the own cgroup and of those above it, as far as a mount shows them.
+
+    ``controller``: of v1, or "" for cgroup2.
+    """
+    path = parse_membership(read(f"{proc}/self/cgroup") or "").get(controller)
+    for mount in parse_mounts(read(f"{proc}/self/mountinfo") or ""):
+        below = _relative(path, mount.root) if path is not None and controller in mount.controllers else None
+        if below is not None:
+            parts = below.strip("/").split("/") if below else []
+            point = mount.point.rstrip("/")
+            return ["/".join([point, *parts[:count]]) for count in range(len(parts), -1, -1)]
+    return []
 
 
 def parse_membership(text: str) -> dict[str, str]:
