@@ -365,7 +365,7 @@ def test_interrupt_ends_all(pytester: pytest.Pytester, meeting: Path) -> None:
 def test_a_terminal_shows_what_runs(pytester: pytest.Pytester) -> None:
     pexpect = pytest.importorskip("pexpect")
     pytester.makepyfile(
-        f"import time, pytest\n@pytest.mark.parametrize('i', range(2))\n"
+        test_it=f"import time, pytest\n@pytest.mark.parametrize('i', range(2))\n"
         f"def test_it(i): time.sleep({2.5 * TIME_SCALE})\n"
     )
     arguments = ["-m", "pytest", "--isolate-all", JOBS, "-p", "no:cacheprovider"]
