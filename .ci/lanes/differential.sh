@@ -12,6 +12,6 @@ differential() {
 }
 
 say "the corpus"
-differential --jobs "$(nproc)" --mode isolated --mode xdist corpus
+differential --jobs "$(nproc)" --mode isolated --mode jobs --mode xdist corpus
 say "pytest's own tests, the quick part"
 differential pytest quick

@@ -1,0 +1,1 @@
+"""What isolation costs, measured beside other runners: ``python -m benchmarks``."""
