@@ -29,6 +29,7 @@ class Runner:
     env: Mapping[str, str] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()  #: a command that runs commands
     each: bool = False  #: a command for each test, and not for the suite
+    slow: bool = False  #: by seconds: for the first case only
     user: int | None = None
 
     def python(self, work: Path) -> str:
@@ -108,6 +109,7 @@ RUNNERS = (
         name="pytest-isolated 0.6.0",
         arguments=("--isolated",),
         requirements=("pytest-isolated==0.6.0", "pytest==9.2.*"),
+        slow=True,
     ),
     Runner(name="bwrap, each test", arguments=PLAINLY, prefix=tuple(BWRAP.split()), each=True),
 )

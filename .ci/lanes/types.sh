@@ -1,6 +1,6 @@
-# Static types of the package and of its tests.
+# Static types of the package, its tests and the benchmarks.
 set -euo pipefail
 
 need_environment
 cd "$TREE"
-"$ENVIRONMENT/bin/mypy" --strict pytest_isolate tests
+"$ENVIRONMENT/bin/mypy" --strict pytest_isolate tests benchmarks

@@ -42,7 +42,7 @@ from pytest_isolate.sandbox.messages import (
 )
 from pytest_isolate.sandbox.roles import Child
 
-__all__ = ["Assignment", "enter", "ignore", "in_child", "run", "run_items"]
+__all__ = ["Assignment", "enter", "ignore", "in_child", "run", "run_items", "watch_debuggers"]
 
 _in_child = False
 
@@ -130,7 +130,7 @@ def run_items(
     reruns.skip_attempts(item, earlier_attempts)
     relay = _Reporter(item.session, child.channel, names or {})
     carry.begin(item.config, relay.send)
-    item.config.pluginmanager.register(_DebuggerWatch(relay.send, release))
+    watch_debuggers(item.config).begin(relay.send, release)
     if item.config.pluginmanager.hasplugin("rerunfailures"):
         item.config.pluginmanager.register(_PhaseWatch(relay.send))
     _divert(item.session, relay)
@@ -292,15 +292,30 @@ class _Reporter:
 
 
 class _DebuggerWatch:
-    """Plugin: nobody who debugs is to be timed out."""
+    """Plugin: nobody who debugs is to be timed out, or to be kept from the terminal."""
 
-    def __init__(self, send: Callable[[Message], None], release: Callable[[], None]) -> None:
-        self._send = send
-        self._release = release
+    def __init__(self) -> None:
+        self._begun: tuple[Callable[[Message], None], Callable[[], None]] | None = None
+
+    def begin(self, send: Callable[[Message], None], release: Callable[[], None]) -> None:
+        """In the child."""
+        self._begun = send, release
 
     def pytest_enter_pdb(self) -> None:
-        self._send(Debugging())
-        self._release()
+        if self._begun is not None:
+            send, release = self._begun
+            send(Debugging())
+            release()
+
+
+def watch_debuggers(config: pytest.Config) -> _DebuggerWatch:
+    """Done in pytest before the forks: registering touches 200 pages, which each child would have to copy."""
+    manager, name = config.pluginmanager, "isolate-debugger-watch"
+    watch: _DebuggerWatch | None = manager.getplugin(name)
+    if watch is None:
+        watch = _DebuggerWatch()
+        manager.register(watch, name)
+    return watch
 
 
 class _PhaseWatch:
