@@ -22,10 +22,11 @@ from typing import Any
 import pytest
 
 from pytest_isolate.errors import IsolateError
-from pytest_isolate.runner import current_test, pytest_private, reruns, worker
+from pytest_isolate.runner import current_test, pytest_private, reruns
 from pytest_isolate.runner.session import IsolateSession
 from pytest_isolate.runner.ticker import Ticker
 from pytest_isolate.runner.voyage import Voyage
+from pytest_isolate.runner.watches import watch
 from pytest_isolate.spec import Scope, Spec
 from pytest_isolate.values import Missing
 
@@ -50,7 +51,7 @@ class Fleet:
         self.voyage: Voyage | None = None  #: of the item whose turn it is, or was last
         self._ahead: dict[pytest.Item, _Ahead] = {}  # in the order of the items
         self._last: pytest.Item | None = None  # that was started
-        worker.watch_debuggers(session.config)
+        watch(session.config)
         self._places: dict[pytest.Item, int] = {}
 
     # ---- the item whose turn it is --------------------------------------------------------------

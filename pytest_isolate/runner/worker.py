@@ -22,10 +22,10 @@ from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.runner.isolation import Isolation, enter_isolation
 from pytest_isolate.runner.preparation import Preparation, Revival
 from pytest_isolate.runner.streams import Streams
+from pytest_isolate.runner.watches import watch
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.flight import STACKS_SIGNAL
 from pytest_isolate.sandbox.messages import (
-    Debugging,
     End,
     Entered,
     ExitRequested,
@@ -34,7 +34,6 @@ from pytest_isolate.sandbox.messages import (
     Interrupted,
     Message,
     Paused,
-    PhaseBegun,
     Report,
     RunNext,
     StopRequested,
@@ -42,7 +41,7 @@ from pytest_isolate.sandbox.messages import (
 )
 from pytest_isolate.sandbox.roles import Child
 
-__all__ = ["Assignment", "enter", "ignore", "in_child", "run", "run_items", "watch_debuggers"]
+__all__ = ["Assignment", "enter", "ignore", "in_child", "run", "run_items"]
 
 _in_child = False
 
@@ -130,9 +129,7 @@ def run_items(
     reruns.skip_attempts(item, earlier_attempts)
     relay = _Reporter(item.session, child.channel, names or {})
     carry.begin(item.config, relay.send)
-    watch_debuggers(item.config).begin(relay.send, release)
-    if item.config.pluginmanager.hasplugin("rerunfailures"):
-        item.config.pluginmanager.register(_PhaseWatch(relay.send))
+    watch(item.config).begin(relay.send, release)
     _divert(item.session, relay)
     _run_items(item, nextitem, child.channel, item_at)
     _wind_down()
@@ -289,57 +286,6 @@ class _Reporter:
                 has_source=warning_message.source is not None,
             )
         )
-
-
-class _DebuggerWatch:
-    """Plugin: nobody who debugs is to be timed out, or to be kept from the terminal."""
-
-    def __init__(self) -> None:
-        self._begun: tuple[Callable[[Message], None], Callable[[], None]] | None = None
-
-    def begin(self, send: Callable[[Message], None], release: Callable[[], None]) -> None:
-        """In the child."""
-        self._begun = send, release
-
-    def pytest_enter_pdb(self) -> None:
-        if self._begun is not None:
-            send, release = self._begun
-            send(Debugging())
-            release()
-
-
-def watch_debuggers(config: pytest.Config) -> _DebuggerWatch:
-    """Done in pytest before the forks: registering touches 200 pages, which each child would have to copy."""
-    manager, name = config.pluginmanager, "isolate-debugger-watch"
-    watch: _DebuggerWatch | None = manager.getplugin(name)
-    if watch is None:
-        watch = _DebuggerWatch()
-        manager.register(watch, name)
-    return watch
-
-
-class _PhaseWatch:
-    """Plugin: pytest-rerunfailures holds reports back until it knows whether the test is to run again; if the
-    process dies meanwhile, the phase is not known otherwise."""
-
-    def __init__(self, send: Callable[[Message], None]) -> None:
-        self._send = send
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        self._tell(item, "setup")
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> None:
-        self._tell(item, "call")
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
-        self._tell(item, "teardown")
-
-    def _tell(self, item: pytest.Item, phase: str) -> None:
-        if reruns.may_repeat(item):
-            self._send(PhaseBegun(phase))
 
 
 def _wind_down() -> None:

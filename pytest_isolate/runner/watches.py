@@ -1,0 +1,69 @@
+"""Plugins that tell the parent what goes on in a child and is in no report.
+
+They are registered in pytest, before the forks, and silent there: to register a plugin touches some 200 pages
+of memory, which each child would have to copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pytest_isolate.runner import reruns
+from pytest_isolate.sandbox.messages import Debugging, Message, PhaseBegun
+
+__all__ = ["Watch", "watch"]
+
+NAME = "isolate-watch"
+
+
+class Watch:
+    """Nobody who debugs is to be timed out, or to be kept from the terminal."""
+
+    def __init__(self) -> None:
+        self._send: Callable[[Message], None] | None = None
+        self._release: Callable[[], None] = lambda: None
+
+    def begin(self, send: Callable[[Message], None], release: Callable[[], None]) -> None:
+        """In the child. ``release``: has the debugger get the terminal."""
+        self._send, self._release = send, release
+
+    def tell(self, message: Message) -> None:
+        if self._send is not None:
+            self._send(message)
+
+    def pytest_enter_pdb(self) -> None:
+        self.tell(Debugging())
+        self._release()
+
+
+class RerunWatch(Watch):
+    """pytest-rerunfailures holds reports back until it knows whether the test is to run again; if the process
+    dies meanwhile, the phase is not known otherwise."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        self._tell_phase(item, "setup")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> None:
+        self._tell_phase(item, "call")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        self._tell_phase(item, "teardown")
+
+    def _tell_phase(self, item: pytest.Item, phase: str) -> None:
+        if self._send is not None and reruns.may_repeat(item):
+            self._send(PhaseBegun(phase))
+
+
+def watch(config: pytest.Config) -> Watch:
+    """The session's one."""
+    manager = config.pluginmanager
+    found: Watch | None = manager.getplugin(NAME)
+    if found is None:
+        found = RerunWatch() if manager.hasplugin("rerunfailures") else Watch()
+        manager.register(found, NAME)
+    return found
