@@ -169,7 +169,13 @@ class Voyage:
             warning_filters=None if self._is_alone else self._session.warning_filters,
             streams=self._streams,
         )
-        self._flight = self._session.launcher.start(plan, body=self._body(assignment, plan), listener=self)
+        try:
+            self._flight = self._session.launcher.start(
+                plan, body=self._body(assignment, plan), listener=self
+            )
+        except BaseException:
+            self.close()
+            raise
         self.name = self._flight.name
 
     def _body(self, assignment: worker.Assignment, plan: Plan) -> Body:

@@ -69,6 +69,7 @@ STACKS_WAIT_S = 1.0
 CLOSED_CHANNEL_S = 1.0
 #: How long processes that a test has left may take to end by themselves.
 STRAGGLERS_S = 0.1
+NEVER_BEGUN = SetupFailed("start the test", 0, "interrupted")
 
 
 class Flight:
@@ -139,13 +140,20 @@ class Flight:
     def lost(self) -> None:
         """The supervisor died, and the sandbox with it."""
         if not self._done:
-            failed = SetupFailed("keep the supervisor", 0, "the supervisor of the sandbox was killed")
-            self._verdict, self._settling = failed, True
-            if not self._pid:
-                self._finish(failed)
+            self._verdict = SetupFailed("keep the supervisor", 0, "the supervisor of the sandbox was killed")
+            self._settling = True
+            self.gone()
+
+    def gone(self) -> None:
+        """The sandbox is: a test that was to enter it never will."""
+        if not self._done and not self._pid:
+            self._finish(self._verdict or NEVER_BEGUN)
 
     def fork(self) -> None:
         """Start the child. Without a sandbox (degraded) it is a plain fork in a process group of its own."""
+        if self._settling:  # interrupted before it began
+            self.gone()
+            return
         self._channel, theirs = open_channel()
         self._faulthandler_fd = os.memfd_create("faulthandler")
         self._forked = time.monotonic()

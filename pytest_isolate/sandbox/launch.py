@@ -236,6 +236,7 @@ class Launcher:
                 if not born:
                     self._forget(reply.sandbox_id)
             case Gone():
+                flight.gone()
                 self._forget(reply.sandbox_id)
 
     def _dispatch_to_berth(self, reply: Ready | Failed | Gone) -> None:

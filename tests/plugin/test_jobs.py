@@ -235,6 +235,33 @@ def test_after_a_failure_under_x_nothing_else_is_reported(run: Runner) -> None:
     assert "torn down" in inner.out
 
 
+@pytest.mark.parametrize("pool", [True, False])
+def test_tests_that_have_hardly_begun_are_ended(run: Runner, pytester: pytest.Pytester, pool: bool) -> None:
+    if not pool:  # each has to wait for its sandbox
+        pytester.makeconftest(
+            "from pytest_isolate.sandbox.launch import Launcher\nLauncher.prepare = lambda *args: None\n"
+        )
+    source = "import pytest\n@pytest.mark.parametrize('i', range(20))\ndef test_it(i): assert i\n"
+    for _ in range(3):
+        inner = run(source, "--isolate-jobs=8", "-x")
+        assert inner.outcomes == {"failed": 1}
+
+
+def test_errors_of_starting_are_reported_in_turn_and_leave_nothing(run: Runner) -> None:
+    source = """
+        import os, pytest, time
+        def count(): return len(os.listdir("/proc/self/fd"))
+        def pytest_generate_tests(metafunc): metafunc.parametrize("i", range(40))
+        @pytest.mark.isolated
+        def test_first(i): time.sleep(0.01)
+        @pytest.mark.isolated(binds={"/no/such/place": "/x"})
+        def test_it(i): pass
+        def test_last(i): assert count() < 40
+    """
+    inner = run(source, JOBS, all_tests=False)
+    assert inner.outcomes == {"passed": 80, "errors": 40}
+
+
 def test_what_ends_the_session_ends_it_in_turn(run: Runner) -> None:
     inner = run(
         """
