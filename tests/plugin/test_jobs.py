@@ -56,6 +56,7 @@ def overlaps(records: list[dict[str, Any]]) -> set[tuple[str, str]]:
     }
 
 
+@pytest.mark.vm
 def test_tests_run_at_the_same_time(run: Runner, meeting: Path) -> None:
     source = (
         MEETING
@@ -78,11 +79,11 @@ def test_an_exclusive_test_runs_alone(run: Runner) -> None:
         """
         import pytest, time
         @pytest.mark.parametrize("i", range(3))
-        def test_a(i): time.sleep(0.1)
+        def test_a(i): time.sleep(0.3)
         @pytest.mark.isolated(exclusive=True)
-        def test_alone(): time.sleep(0.1)
+        def test_alone(): time.sleep(0.3)
         @pytest.mark.parametrize("i", range(3))
-        def test_b(i): time.sleep(0.1)
+        def test_b(i): time.sleep(0.3)
         """,
         JOBS,
     )
@@ -127,11 +128,11 @@ def test_shared_fixtures_are_set_up_once_and_torn_down_after_the_last(run: Runne
         class TestA:
             @pytest.mark.parametrize("i", range(3))
             def test_it(self, wide, i):
-                time.sleep((3 - i) * 0.05); say(f"A{{i}}")
+                time.sleep((3 - i) * 0.2); say(f"A{{i}}")
         class TestB:
             @pytest.mark.parametrize("i", range(3))
             def test_it(self, wide, i):
-                time.sleep((3 - i) * 0.05); say(f"B{{i}}")
+                time.sleep((3 - i) * 0.2); say(f"B{{i}}")
         """,
         JOBS,
         f"--isolate-binds={tmp_path}:{tmp_path}",
@@ -359,7 +360,7 @@ def test_workers_of_xdist_share_the_jobs(run: Runner) -> None:
     source = """
         import pytest, time
         @pytest.mark.parametrize("i", range(8))
-        def test_it(i): time.sleep(0.1)
+        def test_it(i): time.sleep(0.3)
     """
     inner = run(source, "--isolate-jobs=4", "-n2")
     assert inner.outcomes == {"passed": 8}
