@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -39,7 +40,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return True
 
 
-def _fork(run, *, wait: bool = True) -> int:  # type: ignore[no-untyped-def]
+def _fork(run: Callable[[], None], *, wait: bool = True) -> int:
     pid = os.fork()
     if pid == 0:
         try:

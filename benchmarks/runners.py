@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.on_demand import ALL_OFF
+
 __all__ = ["PLAIN", "RUNNERS", "Runner", "Timing"]
 
 HERE = Path(__file__).parent
@@ -76,9 +78,8 @@ def _timed(command: list[str], suite: Path, env: dict[str, str], expected: str, 
     return Timing(wall_s, usage.ru_utime + usage.ru_stime)
 
 
-#: Plugins of the environment that runs this, which would slow every run.
-LOUD = ("anyio", "asyncio", "benchmark", "django", "html", "hypothesispytest", "randomly", "syrupy", "trio")
-QUIET = tuple(word for name in LOUD for word in ("-p", f"no:{name}"))
+#: Without what would slow every run.
+QUIET = (*ALL_OFF, "-p", "no:hypothesispytest")
 PLAINLY = (*QUIET, "-p", "no:isolate", "-p", "no:xdist")
 ISOLATED = (*QUIET, "-p", "no:xdist", "--isolate-all", "--isolate-top=0")
 FORKING = (*PLAINLY, "-p", "fork_only")

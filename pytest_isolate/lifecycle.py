@@ -182,10 +182,11 @@ def _capacity(config: pytest.Config) -> Capacity:
     from pytest_isolate.runner.capacity import ONE_BY_ONE, Capacity
 
     options = session_options(config)
-    if options.jobs == 1 or one_by_one(config):
+    if options.jobs == 1 or _one_by_one(config):
         return ONE_BY_ONE
     worker = getattr(config, "workerinput", {})
-    number = int(worker["workerid"].removeprefix("gw")) if worker else 0
+    name = worker.get("workerid", "").removeprefix("gw")
+    number = int(name) if name.isdecimal() else 0  # --tx can name a worker
     return Capacity.find(
         options.jobs, options.jobs_memory_bytes, worker=number, workers=worker.get("workercount", 1)
     )
@@ -209,13 +210,13 @@ def header(config: pytest.Config) -> str | None:
     if session.isolate_all:
         parts.append("all tests, each in a sandbox of its own (--isolate-all)")
     if session.jobs != 1 and not config.pluginmanager.hasplugin("dsession"):
-        why = one_by_one(config)
+        why = _one_by_one(config)
         jobs = f"one at a time, for {why}" if why else f"up to {_capacity(config).jobs} at a time"
         parts.append(f"{jobs} (--isolate-jobs)")
     return f"isolate: {', '.join(parts)}" if parts else None
 
 
-def one_by_one(config: pytest.Config) -> str | None:
+def _one_by_one(config: pytest.Config) -> str | None:
     """The option of pytest that is no use where several tests run at a time, if one is on."""
     wanted = {"--pdb": "usepdb", "--trace": "trace", "--setup-show": "setupshow", "--setup-only": "setuponly"}
     return next((flag for flag, name in wanted.items() if config.getoption(name, default=False)), None)

@@ -1,4 +1,4 @@
-# Suites end the same with and without isolation: those written for the purpose and a part of
+# Suites end the same with and without isolation: those written for the purpose in every mode, and a part of
 # pytest's own.  What differs, and is meant to, stands with its reason in tests/differential/*.toml.
 set -euo pipefail
 
@@ -12,6 +12,6 @@ differential() {
 }
 
 say "the corpus"
-differential --jobs "$(nproc)" --mode isolated --mode jobs --mode xdist corpus
+differential --jobs "$(nproc)" --mode loaded --mode isolated --mode spawn --mode jobs --mode xdist corpus
 say "pytest's own tests, the quick part"
 differential pytest quick

@@ -51,8 +51,8 @@ class Fleet:
         self.voyage: Voyage | None = None  #: of the item whose turn it is, or was last
         self._ahead: dict[pytest.Item, _Ahead] = {}  # in the order of the items
         self._last: pytest.Item | None = None  # that was started
-        watch(session.config)
         self._places: dict[pytest.Item, int] = {}
+        watch(session.config)
 
     # ---- the item whose turn it is --------------------------------------------------------------
 
@@ -65,47 +65,53 @@ class Fleet:
                 break
             self._forget(passed)
 
-    def left_behind(self, item: pytest.Item) -> Voyage | None:
-        """The last sandbox, if that is none for ``item``."""
-        return None if self.voyage is None or self.voyage.awaits(item) else self.voyage
+    def go_on(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+        """Have the last sandbox run ``item``, if it waits for that."""
+        if self.voyage is None or not self.voyage.awaits(item):
+            return False
+        self.voyage.go_on(item, nextitem)
+        return True
 
-    def board(
-        self, item: pytest.Item, nextitem: pytest.Item | None, spec: Spec, earlier_attempts: int = 0
-    ) -> Voyage:
-        """The sandbox that ``item`` runs in, as soon as it can. Raises what the machine cannot do."""
-        if self.voyage is not None and self.voyage.awaits(item):
-            self.voyage.go_on(item, nextitem)
-            return self.voyage
+    def drop(self) -> None:
+        """Nothing more is asked of the last sandbox."""
         if self.voyage is not None:
             self.voyage.close()
         self.voyage = None
+
+    def board(
+        self, item: pytest.Item, nextitem: pytest.Item | None, spec: Spec, earlier_attempts: int = 0
+    ) -> None:
+        """Have a sandbox for ``item``: one that was started before, or a new one.
+
+        Raises what the machine cannot do.
+        """
+        self.drop()
         ahead = self._ahead.pop(item, None)
         if ahead is None:
             self.voyage = self._embark(item, nextitem, spec, earlier_attempts)
             if not self._ahead:
                 self._last = item
-            return self.voyage
+            return
         for kwargs in ahead.warnings:
             item.ihook.pytest_warning_recorded.call_historic(kwargs=kwargs)
         if ahead.error is not None:
             raise ahead.error
-        assert ahead.voyage is not None
         self.voyage = ahead.voyage
-        return self.voyage
 
-    def wait(self, nextitem: pytest.Item | None) -> None:
+    def wait(self, nextitem: pytest.Item | None) -> Voyage:
         """Until the test of :attr:`voyage` has ended."""
         voyage = self.voyage
         assert voyage is not None
         if self.session.capacity.jobs == 1:
             voyage.wait()
-            return
+            return voyage
         ticker = Ticker(self.session.config, self.session.launcher.loop, self._running)
         ticker.start()
         try:
             voyage.wait(meanwhile=lambda: self._advance(voyage.run.item, nextitem))
         finally:
             ticker.stop()
+        return voyage
 
     @property
     def is_ahead(self) -> bool:

@@ -60,6 +60,7 @@ def run_and_log(fleet: Fleet, item: pytest.Item, nextitem: pytest.Item | None, s
             voyage = _run(fleet, item, nextitem, spec, log.attempts)
     except (IsolateError, OSError) as error:
         # What this test asks for is not to be had, or the machine is out of something: its error alone.
+        fleet.drop()
         log.write_refusal(str(error))
     else:
         log.write(voyage)
@@ -77,10 +78,11 @@ def _run(
     spec: Spec,
     earlier_attempts: int = 0,
 ) -> Voyage:
-    if (left := fleet.left_behind(item)) is not None:
-        _leave(left, item)
-    voyage = fleet.board(item, nextitem, spec, earlier_attempts)
-    fleet.wait(nextitem)
+    if not fleet.go_on(item, nextitem):
+        if fleet.voyage is not None:
+            _leave(fleet.voyage, item)
+        fleet.board(item, nextitem, spec, earlier_attempts)
+    voyage = fleet.wait(nextitem)
     voyage.show()
     return voyage
 
@@ -100,8 +102,7 @@ def finish(fleet: Fleet) -> None:
     fleet.cancel()
     if fleet.voyage is not None and not fleet.voyage.is_over:
         _end(fleet.voyage)
-    if fleet.voyage is not None:
-        fleet.voyage.close()
+    fleet.drop()
     fleet.session.end_forking()
 
 

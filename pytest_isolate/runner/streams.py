@@ -36,7 +36,7 @@ class Streams:
         if (log_fd := pytest_private.log_file_fd(config)) is not None:
             shown.append(log_fd)
         self._shown = {number: os.memfd_create("shown") for number in shown}
-        self._told: dict[int, int] = {}  # bytes that have been shown
+        self._told = dict.fromkeys(shown, 0)  # bytes that have been shown
         self._terminal: dict[int, int] = {}  # in the child: what the streams were
         _open.add(self)
 
@@ -85,9 +85,9 @@ class Streams:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         for number, fd in self._shown.items():
-            for piece in _pieces(fd, self._told.get(number, 0)):
+            for piece in _pieces(fd, self._told[number]):
                 _write(number, piece)
-                self._told[number] = self._told.get(number, 0) + len(piece)
+                self._told[number] += len(piece)
 
     def close(self) -> None:
         for fd in (*self._captured, *self._shown.values()):

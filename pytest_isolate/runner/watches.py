@@ -29,13 +29,10 @@ class Watch:
         """In the child. ``release``: has the debugger get the terminal."""
         self._send, self._release = send, release
 
-    def tell(self, message: Message) -> None:
-        if self._send is not None:
-            self._send(message)
-
     def pytest_enter_pdb(self) -> None:
-        self.tell(Debugging())
-        self._release()
+        if self._send is not None:
+            self._send(Debugging())
+            self._release()
 
 
 class RerunWatch(Watch):

@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NoReturn
@@ -53,6 +54,7 @@ from pytest_isolate.sandbox.messages import (
 )
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Body, Child, Listener, Result
+from pytest_isolate.sandbox.trace import Trace
 from pytest_isolate.sandbox.watchdog import Watchdog
 from pytest_isolate.sandbox.written import Written
 from pytest_isolate.syscalls._native import lib
@@ -99,8 +101,7 @@ class Flight:
         self._namespaces = NamespaceFds({})
         self._written: Written | None = None
         self._channel: ParentEnd | None = None
-        self._faulthandler_fd = -1
-        self._traced = 0  # bytes of it that are of earlier tests
+        self._trace = Trace()
         self._pid = 0
         self._pidfd = -1
         self._oom_fd: int | None = None  # owned by the cgroup
@@ -155,7 +156,7 @@ class Flight:
             self.gone()
             return
         self._channel, theirs = open_channel()
-        self._faulthandler_fd = os.memfd_create("faulthandler")
+        self._trace.open()
         self._forked = time.monotonic()
         pid = fork()
         if pid == 0:
@@ -180,11 +181,9 @@ class Flight:
             settle_in(self.plan)
             channel = ChildEnd(theirs)
             channel.claim()
-            self._body(Child(channel, self._faulthandler_fd))
+            self._body(Child(channel, self._trace.fd))
         except BaseException:
-            import traceback
-
-            os.write(self._faulthandler_fd, traceback.format_exc().encode(errors="replace"))
+            self._trace.write(traceback.format_exc())
         finally:
             os._exit(1)
 
@@ -241,7 +240,7 @@ class Flight:
     def _end_test(self, at: float) -> None:
         """One of several; the child waits."""
         self._watchdog.cancel_deadline()
-        self._traced = os.fstat(self._faulthandler_fd).st_size
+        self._trace.begin_next()
         self._used = self._measure(None)  # what was reaped so far is the hop
         self._listener.test_ended(self._laps.end(self._used, at))
 
@@ -314,8 +313,7 @@ class Flight:
             self._finish(self._verdict or self._from_status(self._status))
 
     def _settle_when_alone(self, deadline: float) -> None:
-        """Helpers such as multiprocessing's resource tracker end by themselves when the test's process has
-        ended: what is gone in a moment was not left behind."""
+        """What ends by itself in a moment, as multiprocessing's resource tracker, was not left behind."""
         if self._others() and time.monotonic() < deadline:
             self._later(0.005, lambda: self._settle_when_alone(deadline))
         else:
@@ -367,7 +365,7 @@ class Flight:
         if self._ended:
             return Completed()
         if not self._entered:
-            reason = self._read_faulthandler().strip().rpartition("\n")[2]
+            reason = self._trace.read().strip().rpartition("\n")[2]
             return SetupFailed("start the test in the sandbox", 0, reason or f"wait status {status}")
         return from_wait_status(status, self.plan.limits.cpu_time_s)
 
@@ -379,7 +377,7 @@ class Flight:
         limits = dict(self.cgroup.read_limits()) if self.cgroup is not None else {}
         if usage.oom_kills:
             outcome = OutOfMemory(self.plan.limits.memory_bytes, usage.memory_peak_bytes, usage.oom_kills)
-        result = Result(outcome, usage, self._read_faulthandler(), limits, self._written)
+        result = Result(outcome, usage, self._trace.read(), limits, self._written)
         try:
             self._listener.done(result)
         finally:
@@ -398,11 +396,6 @@ class Flight:
             leaked_processes=self._leaked,
         )
 
-    def _read_faulthandler(self) -> str:
-        if self._faulthandler_fd < 0:
-            return ""
-        return os.pread(self._faulthandler_fd, 2**16, self._traced).decode(errors="replace")
-
     def _close(self) -> None:
         if self._oom_fd is not None:
             self._loop.unwatch(self._oom_fd)
@@ -419,8 +412,9 @@ class Flight:
         if self._written is not None:
             os.close(self._written.scratch_fd)
             self._written = None
-        for fd in (self._faulthandler_fd, self._pidfd, *self._namespaces.fds.values()):
+        self._trace.close()
+        for fd in (self._pidfd, *self._namespaces.fds.values()):
             if fd >= 0:
                 os.close(fd)
-        self._faulthandler_fd = self._pidfd = -1
+        self._pidfd = -1
         self._namespaces = NamespaceFds({})

@@ -77,19 +77,16 @@ def run(suite: Suite, arguments: tuple[str, ...], work: Path, label: str, *, ord
 
 def _run(command: list[str], tree: Path, temporary: Path, suite: Suite, log: Path) -> int:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    env = (
-        inherited
-        | {
-            "PATH": f"{Path(suite.python).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(log.with_name("plugin")),
-            "PYTHONHASHSEED": "0",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONUNBUFFERED": "1",  # else stdout, if a file, falls behind stderr, and a fork is when it catches up
-            "COLUMNS": "120",
-            "PYTEST_DEBUG_TEMPROOT": str(temporary),
-            **suite.env,
-        }
-    )
+    env = inherited | {
+        "PATH": f"{Path(suite.python).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(log.with_name("plugin")),
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",  # else stdout falls behind stderr, until a fork
+        "COLUMNS": "120",
+        "PYTEST_DEBUG_TEMPROOT": str(temporary),
+        **suite.env,
+    }
     with log.open("wb") as out:
         process = subprocess.Popen(
             command,

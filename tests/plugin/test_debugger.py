@@ -98,6 +98,34 @@ def test_breakpoint(terminal: Terminal, args: list[str]) -> None:
     assert "2 passed" in out
 
 
+@pytest.mark.parametrize("args", [[], ["-s"]], ids=["captured", "not-captured"])
+def test_breakpoint_beside_other_tests(terminal: Terminal, args: list[str]) -> None:
+    child = terminal.start("-k", "break or next", "--isolate-jobs=2", *args)
+    child.expect("PDB set_trace")
+    terminal.say("p value", "42")
+    terminal.say("c")
+    status, out = terminal.end()
+    assert status == 0
+    assert "2 passed" in out
+
+
+def test_breakpoint_before_its_turn(terminal: Terminal, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_it=f"""
+        import time
+        def test_slow(): time.sleep({2 * TIME_SCALE})
+        def test_break(): breakpoint()
+        """
+    )
+    child = terminal.start("--isolate-jobs=2", "-v")
+    child.expect(PROMPT)
+    time.sleep(3 * TIME_SCALE)  # the slow one ends, and is not told of
+    child.sendline("p 6 * 7")
+    assert child.expect(["PASSED", "42"]) == 1
+    terminal.say("c")
+    assert "2 passed" in terminal.end()[1]
+
+
 def test_trace(terminal: Terminal) -> None:
     terminal.start("--trace", "-k", "next").expect("PDB runcall")
     terminal.say("c")

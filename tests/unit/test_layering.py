@@ -102,4 +102,4 @@ def test_nobody_imports_the_plugin(name: str, path: Path) -> None:
 def test_modules_stay_small() -> None:
     sizes = {name: len(path.read_text().splitlines()) for name, path in modules()}
     del sizes["runner/pytest_private.py"]  # one file by design, however much of pytest we have to know
-    assert {name: lines for name, lines in sizes.items() if lines > 430} == {}
+    assert {name: lines for name, lines in sizes.items() if lines > 420} == {}
