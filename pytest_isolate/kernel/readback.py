@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import resource
-from typing import Any
 
-from pytest_isolate.kernel.mounts import parse_mountinfo
 from pytest_isolate.kernel.namespaces import Namespace
+from pytest_isolate.syscalls._native import ffi, lib
 
-__all__ = ["namespace_inodes", "read_back"]
+__all__ = ["namespace_inodes", "tell_entered"]
 
 
 def namespace_inodes() -> dict[str, int]:
@@ -17,21 +15,8 @@ def namespace_inodes() -> dict[str, int]:
     return {n.value: os.stat(f"/proc/self/ns/{n.value}").st_ino for n in Namespace}
 
 
-def read_back(host: dict[str, int]) -> dict[str, Any]:
-    """``host``: :func:`namespace_inodes` as seen outside, by pytest itself."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
-        status = dict(line.rstrip("\n").split(":\t", 1) for line in lines if ":\t" in line)
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        root = next((m.fstype for m in parse_mountinfo(lines) if m.path == "/"), None)
-    limits = {
-        "RLIMIT_NOFILE": str(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
-        "RLIMIT_CPU": str(resource.getrlimit(resource.RLIMIT_CPU)[0]),
-    }
-    return {
-        "namespaces": {name: inode for name, inode in namespace_inodes().items() if host[name] != inode},
-        "root": root,
-        "capabilities": status.get("CapEff"),
-        "no_new_privs": status.get("NoNewPrivs") == "1",
-        "seccomp": int(status.get("Seccomp", 0)),
-        "limits": {name: value for name, value in limits.items() if value != "-1"},
-    }
+def tell_entered(channel_fd: int) -> None:
+    """Send the message ``Entered`` (native/readback.c): namespaces by inode, type of the root's file system,
+    capabilities, no_new_privs, seccomp mode and rlimits."""
+    if lib.isolate_tell_entered(channel_fd) != 0:
+        raise OSError(ffi.errno, f"cannot tell what is enforced: {os.strerror(ffi.errno)}")

@@ -54,6 +54,18 @@ class Ownership:
 
     # ---- in the parent --------------------------------------------------------------------------
 
+    def is_ready(self, item: pytest.Item) -> bool:
+        """Whether the parent has nothing to set up or to tear down for ``item``."""
+        parent = sandbox_node(item, self._scope).parent
+        if not self._is_shared or parent is None:
+            return True
+        return (
+            pytest_private.has_set_up(parent)
+            and not self.outgrown(item)
+            and not self.conflicts(item)
+            and self.is_set_up(item)
+        )
+
     def set_up(self, item: pytest.Item) -> None:
         """Set up, here and now, the parent's collectors and fixtures for ``item``, in plain pytest's order.
 

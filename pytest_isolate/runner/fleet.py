@@ -10,6 +10,9 @@ order of plain pytest. While pytest waits for one test, those that follow are st
 
 What was started and is not wanted, as after a failure under ``-x``, is ended and forgotten.
 
+Where tests run one at a time, the next one's process is made while one runs, and held before it runs anything
+of its test. It is made anew if the test before it turns out to leave something that it would inherit.
+
 PYTEST_DONT_REWRITE
 """
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -24,10 +28,11 @@ import pytest
 from pytest_isolate.errors import IsolateError
 from pytest_isolate.runner import current_test, pytest_private, reruns
 from pytest_isolate.runner.session import IsolateSession
+from pytest_isolate.runner.suite_hooks import listens_between_tests
 from pytest_isolate.runner.ticker import Ticker
 from pytest_isolate.runner.voyage import Voyage
 from pytest_isolate.runner.watches import watch
-from pytest_isolate.spec import Scope, Spec
+from pytest_isolate.spec import Scope, Spec, Start
 from pytest_isolate.values import Missing
 
 __all__ = ["Fleet"]
@@ -52,6 +57,7 @@ class Fleet:
         self._ahead: dict[pytest.Item, _Ahead] = {}  # in the order of the items
         self._last: pytest.Item | None = None  # that was started
         self._places: dict[pytest.Item, int] = {}
+        self._is_quiet = True  # the last test has left nothing that another's process would inherit
         watch(session.config)
 
     # ---- the item whose turn it is --------------------------------------------------------------
@@ -85,8 +91,14 @@ class Fleet:
 
         Raises what the machine cannot do.
         """
-        self.drop()
         ahead = self._ahead.pop(item, None)
+        if ahead is not None and ahead.voyage is not None and ahead.voyage.is_held:
+            if self._is_quiet and not ahead.voyage.is_over:
+                ahead.voyage.begin()
+            else:  # it lacks what the last test has left, or has died
+                ahead.voyage.cancel()
+                ahead = None
+        self.drop()
         if ahead is None:
             self.voyage = self._embark(item, nextitem, spec, earlier_attempts)
             if not self._ahead:
@@ -103,7 +115,9 @@ class Fleet:
         voyage = self.voyage
         assert voyage is not None
         if self.session.capacity.jobs == 1:
+            self._hold(voyage, nextitem)
             voyage.wait()
+            self._is_quiet = voyage.left_nothing
             return voyage
         ticker = Ticker(self.session.config, self.session.launcher.loop, self._running)
         ticker.start()
@@ -112,6 +126,40 @@ class Fleet:
         finally:
             ticker.stop()
         return voyage
+
+    # ---- the next one's process, where tests run one at a time ----------------------------------
+
+    def _hold(self, voyage: Voyage, nextitem: pytest.Item | None) -> None:
+        if nextitem is not None and not self._ahead and self._may_be_held(nextitem, voyage):
+            self._start_held(nextitem)
+
+    def _may_be_held(self, item: pytest.Item, before: Voyage) -> bool:
+        """Whether nothing is to be done for ``item`` in pytest but to fork."""
+        spec = self.session.spec_of(item)
+        return (
+            isinstance(spec, Spec)
+            and spec.start is Start.FORK
+            and spec.scope is before.spec.scope is Scope.FUNCTION
+            and item.parent is before.run.item.parent
+            and self._is_quiet
+            and not self._suite_listens
+            and self.session.missing is not Missing.SKIP
+            and self.session.ownership_for(spec).is_ready(item)
+        )
+
+    def _start_held(self, item: pytest.Item) -> None:
+        self._last, ahead = item, _Ahead()
+        spec = self.session.spec_of(item)
+        assert isinstance(spec, Spec)
+        self._ahead[item] = ahead
+        try:
+            ahead.voyage = self._embark(item, self._after(item), spec, held=True)
+        except (IsolateError, OSError) as error:
+            ahead.error = error  # of the item, when its turn comes
+
+    @cached_property
+    def _suite_listens(self) -> bool:
+        return listens_between_tests(self.session.config)
 
     @property
     def is_ahead(self) -> bool:
@@ -129,13 +177,20 @@ class Fleet:
             voyage.cancel()
 
     def _embark(
-        self, item: pytest.Item, nextitem: pytest.Item | None, spec: Spec, earlier_attempts: int = 0
+        self,
+        item: pytest.Item,
+        nextitem: pytest.Item | None,
+        spec: Spec,
+        earlier_attempts: int = 0,
+        *,
+        held: bool = False,
     ) -> Voyage:
         session = self.session
         voyage = Voyage(session, item, spec, earlier_attempts)
         voyage.prepare(item, nextitem)
         plan = session.plan_for(spec)  # not before: a fixture may have changed the working directory
-        voyage.start(session.degrade(plan) if session.missing is Missing.DEGRADE else plan, nextitem)
+        plan = session.degrade(plan) if session.missing is Missing.DEGRADE else plan
+        voyage.start(plan, nextitem, held=held)
         return voyage
 
     # ---- those before their turn ----------------------------------------------------------------

@@ -44,7 +44,7 @@ def begin(pluginmanager: pytest.PytestPluginManager, planned: Callable[[pytest.I
     channel = ChildEnd(socket.socket(fileno=job.channel_fd))
     channel.claim()
     child = Child(channel, job.faulthandler_fd)
-    worker.enter(child, job.host_namespaces, use_faulthandler=job.faulthandler)
+    worker.enter(child, use_faulthandler=job.faulthandler)
     _set_script_directory(job.script_directory)
     if job.coverage is not None:
         coverage_data.start(job.coverage)

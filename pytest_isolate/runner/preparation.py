@@ -38,6 +38,9 @@ class Preparation:
 def prepare(item: pytest.Item, ownership: Ownership, *, take_output: bool) -> Preparation:
     """Set up what ``item`` inherits. Raises only what ends the session."""
     __tracebackhide__ = True
+    if ownership.is_ready(item):
+        _seed(item)
+        return Preparation(duration_s=0.0)
     started = time.perf_counter()
     error: BaseException | None = None
     with replay.Capturing(item.config), pytest_private.catch_log(item.config, "setup") as log:

@@ -119,6 +119,12 @@ def set_up_nodes(node: pytest.Item | pytest.Collector) -> None:
         raise failure[0].with_traceback(failure[1])
 
 
+def has_set_up(node: pytest.Item | pytest.Collector) -> bool:
+    """Whether ``node``, and so those above it, are set up and did not fail."""
+    state: Any = node.session._setupstate
+    return node in state.stack and all(failure is None for _, failure in state.stack.values())
+
+
 def remembers(session: pytest.Session, error: BaseException) -> bool:
     """Whether pytest will raise ``error`` again, from a node or a fixture whose set-up has failed.
 

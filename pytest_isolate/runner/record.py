@@ -48,7 +48,7 @@ def attach(
         "outcome": final,
         "reason": reason,
         "signal": signal_name(outcome.signal) if isinstance(outcome, Signaled) else None,
-        **{name: _rounded(value) for name, value in dataclasses.asdict(usage).items()},
+        **{field.name: _rounded(getattr(usage, field.name)) for field in dataclasses.fields(Usage)},
         "violations": None,
         "enforced": json.dumps(evidence.to_dict(), separators=(",", ":")),
         "worker": worker,

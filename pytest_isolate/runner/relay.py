@@ -245,8 +245,10 @@ class _ItemLog:
                 item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
                 item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
             item.ihook.pytest_runtest_logreport(report=report)
-        teardown = replay.merge_teardown(reports[last:], self._tear_down(voyage))
-        self._attach([*reports[:last], *teardown], outcome, usage, voyage)
+        teardown, added = reports[last:], self._tear_down(voyage)
+        if added:
+            teardown = replay.merge_teardown(teardown, added)
+            self._attach([*reports[:last], *teardown], outcome, usage, voyage)
         for report in teardown:
             item.ihook.pytest_runtest_logreport(report=report)
         _merge_coverage(item, self._transcript)

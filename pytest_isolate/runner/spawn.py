@@ -63,7 +63,6 @@ class Job:
     color: bool
     faulthandler: bool
     coverage: dict[str, Any] | None  #: if nobody but us starts it there
-    host_namespaces: dict[str, int]
     isolation: dict[str, Any]
     worker_input: dict[str, Any] | None  #: of xdist
     channel_fd: int
@@ -150,7 +149,6 @@ def _job(
         color=pytest_private.has_color(config),
         faulthandler=faulthandler.is_enabled(),
         coverage=None if config.pluginmanager.hasplugin("_cov") else coverage_data.settings(),
-        host_namespaces=dict(assignment.host),
         isolation={
             "limits": dataclasses.asdict(isolation.limits),
             "cgroup_version": isolation.cgroup_version,

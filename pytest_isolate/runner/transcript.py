@@ -35,6 +35,14 @@ class Transcript:
     def position(self) -> int:
         return len(self.replay)
 
+    @property
+    def is_uneventful(self) -> bool:
+        """Whether the test has passed, or was skipped, and left nothing to be told but that."""
+        return not (self.ending or self.stop or self.carried) and all(
+            isinstance(message, Report) and message.data.get("outcome") in ("passed", "skipped")
+            for message in self.replay
+        )
+
     def take(self, message: Message) -> None:
         match message:
             case Report() | WarningRecorded():

@@ -93,6 +93,7 @@ class Voyage:
         self.name = ""
         self.start_ts = 0.0  #: of the current test
         self.has_turn = False  #: pytest has come to its test, and waits
+        self.is_held = False  #: the process is there, and the test has not begun
         self.lost: Outcome | None = None  #: how the child ended between two tests, which none should
         self.run = TestRun(item=item, nextitem=None)
 
@@ -103,6 +104,8 @@ class Voyage:
         # What the first one says may stay where it is captured, unless a follower's would be added to it.
         alone = self.spec.scope is Scope.FUNCTION and self._is_alone
         self._preparations[item] = prepare(item, self._ownership, take_output=not alone)
+        if self.spec.scope is Scope.FUNCTION:
+            return
         self._parameters = self._ownership.parameters(item)
         for follower in self._followers(item, nextitem):
             if not self._may_follow(follower):
@@ -115,7 +118,7 @@ class Voyage:
         return self._preparations[item].duration_s if item in self._preparations else 0.0
 
     def _followers(self, item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pytest.Item]:
-        if nextitem is None or self.spec.scope is Scope.FUNCTION:
+        if nextitem is None:
             return
         items = item.session.items
         at = self._index(item) + 1
@@ -148,11 +151,13 @@ class Voyage:
 
     # ---- start, wait, go on, end ----------------------------------------------------------------
 
-    def start(self, plan: Plan, nextitem: pytest.Item | None) -> None:
-        """Fork. Raises what the machine cannot do."""
+    def start(self, plan: Plan, nextitem: pytest.Item | None, *, held: bool = False) -> None:
+        """Fork; if it is ``held``, the test waits for :meth:`begin`. Raises what the machine cannot do."""
         for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
             _flush(stream)  # or the child would write it a second time
         self._plan = plan
+        self.is_held = held
+        _ = self.run.item.location  # of the parent's reports; found here, the child need not find it again
         self.start_ts = time.time()
         self._streams = None if self._is_alone else Streams(self.run.item.config)
         self.run.nextitem = self._next_aboard(nextitem)
@@ -163,15 +168,14 @@ class Voyage:
             ownership=self._ownership,
             preparations={item: p for item, p in self._preparations.items() if not p.is_silent},
             isolation=self._isolation,
-            host=self._session.inodes,
             earlier_attempts=self._earlier_attempts,
             random_state=self._session.random_state(self.run.item),
-            warning_filters=None if self._is_alone else self._session.warning_filters,
+            warning_filters=None if self._is_alone and not held else self._session.warning_filters,
             streams=self._streams,
         )
         try:
             self._flight = self._session.launcher.start(
-                plan, body=self._body(assignment, plan), listener=self
+                plan, body=self._body(assignment, plan), listener=self, held=held
             )
         except BaseException:
             self.close()
@@ -195,6 +199,14 @@ class Voyage:
         for place, item in enumerate(self.run.item.session.items):
             if item is self.run.item or sandbox_node(item, self.spec.scope) is self._node:
                 yield place, item
+
+    def begin(self) -> None:
+        """Let the test run, if it is held."""
+        assert self._flight is not None
+        if self.is_held:
+            self.is_held = False
+            self.start_ts = time.time()
+            self._flight.begin()
 
     def awaits(self, item: pytest.Item) -> bool:
         """Whether the child lives and waits to be told to run ``item``."""
@@ -231,6 +243,12 @@ class Voyage:
     @property
     def is_over(self) -> bool:
         return self._result is not None or self._flight is None
+
+    @property
+    def left_nothing(self) -> bool:
+        """Whether pytest is after this test as it was before it: the next one's process is right, however
+        early it was made."""
+        return isinstance(self.run.outcome, Completed) and self.run.transcript.is_uneventful
 
     @property
     def is_debugged(self) -> bool:
@@ -371,9 +389,11 @@ class Voyage:
         assert self._plan is not None
         known = {name: fields.get(name) for name in ("root", "capabilities", "no_new_privs", "seccomp")}
         namespaces, limits = fields.get("namespaces"), fields.get("limits")
+        host = self._session.inodes
+        own = namespaces.items() if isinstance(namespaces, dict) else ()
         return Evidence(
             **known,  # type: ignore[arg-type]
-            namespaces=namespaces if isinstance(namespaces, dict) else {},
+            namespaces={name: inode for name, inode in own if host.get(name) != inode},
             limits=limits if isinstance(limits, dict) else {},
             cgroup=self._session.launcher.cgroup_version if self._cgroup_paths else None,
             missing=self._plan.missing,

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from pytest_isolate.kernel.readback import read_back
+from pytest_isolate.kernel.readback import tell_entered
 from pytest_isolate.runner import carry, coverage_data, properties, pytest_private, reruns
 from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.runner.isolation import Isolation, enter_isolation
@@ -26,8 +26,8 @@ from pytest_isolate.runner.watches import watch
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.flight import STACKS_SIGNAL
 from pytest_isolate.sandbox.messages import (
+    Begin,
     End,
-    Entered,
     ExitRequested,
     Finish,
     InternalFailure,
@@ -60,7 +60,6 @@ class Assignment:
     ownership: Ownership
     preparations: Mapping[pytest.Item, Preparation]  #: those that said something
     isolation: Callable[[ChildEnd], Isolation]
-    host: Mapping[str, int]  #: inodes of pytest's own namespaces
     earlier_attempts: int  #: of the first item, that pytest-rerunfailures is to count
     random_state: Any  #: of the module random
     warning_filters: list[Any] | None  #: those around all tests, if it is forked while pytest is in another
@@ -78,7 +77,7 @@ def run(assignment: Assignment, child: Child) -> NoReturn:
     """In the forked child, everything from the entered sandbox to the end of the process."""
     item = assignment.item
     assignment.adopt(stdin=True)
-    enter(child, assignment.host, use_faulthandler=faulthandler.is_enabled())
+    enter(child, use_faulthandler=faulthandler.is_enabled())
     enter_isolation(assignment.isolation(child.channel))
     pytest_private.fix_native_id()
     # What is frozen is not collected, nor seen by gc.get_referrers and gc.get_objects: tests rely on both.
@@ -99,11 +98,11 @@ def run(assignment: Assignment, child: Child) -> NoReturn:
     )
 
 
-def enter(child: Child, host: Mapping[str, int], *, use_faulthandler: bool) -> None:
+def enter(child: Child, *, use_faulthandler: bool) -> None:
     """From here on this process is the child of an isolated test, and says what is enforced."""
     global _in_child  # noqa: PLW0603  one process, one answer
     _in_child = True
-    child.channel.send(Entered(read_back(dict(host)), time.monotonic()))
+    tell_entered(child.channel.fileno())
     fd = child.faulthandler_fd
     if use_faulthandler:
         faulthandler.enable(file=fd)
@@ -131,10 +130,16 @@ def run_items(
     carry.begin(item.config, relay.send)
     watch(item.config).begin(relay.send, release)
     _divert(item.session, relay)
+    _wait_for_turn(child.channel)
     _run_items(item, nextitem, child.channel, item_at)
     _wind_down()
     child.channel.send(End(time.monotonic()))
     os._exit(0)
+
+
+def _wait_for_turn(channel: ChildEnd) -> None:
+    message = channel.receive()
+    assert isinstance(message, Begin), message
 
 
 def _divert(session: pytest.Session, relay: _Reporter) -> None:

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 
 from pytest_isolate.errors import ChannelError
-from pytest_isolate.sandbox.messages import Finish, Message, RunNext, UsageAnswer, decode, encode
+from pytest_isolate.sandbox.messages import Begin, Finish, Message, RunNext, UsageAnswer, decode, encode
 
 __all__ = ["MAX_FRAME_BYTES", "ChildEnd", "ParentEnd", "open_channel"]
 
@@ -105,7 +105,7 @@ class ParentEnd:
         """Another test: the bound on what it may send is its own."""
         self._total = 0
 
-    def send(self, message: UsageAnswer | RunNext | Finish) -> None:
+    def send(self, message: UsageAnswer | Begin | RunNext | Finish) -> None:
         data = encode(message)
         try:
             self._socket.send(LENGTH.pack(len(data)) + data)

@@ -2,7 +2,8 @@
 
     start -> the supervisor builds -> fork and enter -> the child runs -> settle -> done -> gone
 
-A child that has more tests to run says so after each, and waits until :meth:`Flight.go_on`.
+A child that is held has entered, and runs nothing of its test until :meth:`Flight.begin`. One that has
+more tests to run says so after each, and waits until :meth:`Flight.go_on`.
 ``done`` is when the outcome is known and the child reaped; ``gone`` when nothing of it is left, which may
 be a little later and is nobody's business to wait for.
 
@@ -42,6 +43,7 @@ from pytest_isolate.sandbox.enter import EntryReport, NamespaceFds, enter, settl
 from pytest_isolate.sandbox.laps import Laps
 from pytest_isolate.sandbox.loop import Loop, Timer
 from pytest_isolate.sandbox.messages import (
+    Begin,
     Debugging,
     End,
     Entered,
@@ -88,6 +90,7 @@ class Flight:
         in_child: Callable[[], None],
         body: Body,
         listener: Listener,
+        held: bool = False,
     ) -> None:
         self.plan = plan
         self.name = name
@@ -109,6 +112,7 @@ class Flight:
         self._watchdog = Watchdog(plan.limits, cgroup, loop, self._exceeded)
         self._verdict: Outcome | None = None  # decided by the parent; else the exit status decides
         self.is_debugged = False  #: somebody sits there
+        self._held = held
         self._ended = False
         self._status: int | None = None
         self._rusage: accounting.Rusage | None = None
@@ -124,7 +128,7 @@ class Flight:
     def built(self, fds: tuple[int, ...]) -> None:
         """The supervisor has made the sandbox: fork the test into it."""
         scratch_fd, *rest = fds
-        self._written = Written(scratch_fd, self.plan.layers, self.plan.placeholders)
+        self._written = Written.begin(scratch_fd, self.plan.layers, self.plan.placeholders)
         handed = [n for n in Namespace if n in self.plan.namespaces and n is not Namespace.CGROUP]
         self._namespaces = NamespaceFds(dict(zip(handed, rest, strict=True)))
         try:
@@ -168,6 +172,8 @@ class Flight:
             self._oom_fd = fd
             self._loop.watch(fd, self._out_of_memory)
         self._watchdog.start()
+        if not self._held:
+            self._tell(Begin())
 
     def _run_child(self, theirs: socket.socket) -> NoReturn:
         try:
@@ -224,7 +230,7 @@ class Flight:
             case UsageQuestion():
                 assert self._channel is not None
                 self._channel.send(UsageAnswer(accounting.to_fields(self._usage_so_far())))
-            case UsageAnswer() | RunNext() | Finish():
+            case UsageAnswer() | Begin() | RunNext() | Finish():
                 raise ChannelError("a message that only pytest sends")
             case Debugging():
                 self.is_debugged = has_terminal()
@@ -244,11 +250,22 @@ class Flight:
         self._used = self._measure(None)  # what was reaped so far is the hop
         self._listener.test_ended(self._laps.end(self._used, at))
 
+    def begin(self) -> None:
+        """Let a test begin whose child was held."""
+        self._held = False
+        self._laps.ask()
+        if self._channel is not None:  # else it is not forked yet
+            self._tell(Begin())
+
     def go_on(self, message: RunNext | Finish) -> None:
         """Tell the child that waits what to do. Does nothing if it has died meanwhile."""
         assert self._channel is not None
         self._laps.next(self._used)
         self._channel.renew()
+        self._tell(message)
+
+    def _tell(self, message: Begin | RunNext | Finish) -> None:
+        assert self._channel is not None
         self._watchdog.start_deadline()
         try:
             self._channel.send(message)
@@ -300,24 +317,25 @@ class Flight:
 
     # ---- settling -------------------------------------------------------------------------------
 
-    def _settle(self) -> None:
-        """Nothing more is expected of the child: count what it leaves, and kill all of it."""
+    def _settle(self, others: int | None = None) -> None:
+        """Nothing more is expected of the child: count what it leaves (``others``), and kill all of it."""
         if self._settling:
             return
         self._watchdog.stop()
         self._settling = True
         self._finished = self._finished or time.monotonic()
-        self._leaked = self._others()
+        self._leaked = self._others() if others is None else others
         self._kill()
         if self._pid and self._pidfd < 0:  # it has exited already
             self._finish(self._verdict or self._from_status(self._status))
 
     def _settle_when_alone(self, deadline: float) -> None:
         """What ends by itself in a moment, as multiprocessing's resource tracker, was not left behind."""
-        if self._others() and time.monotonic() < deadline:
+        others = self._others()
+        if others and time.monotonic() < deadline:
             self._later(0.005, lambda: self._settle_when_alone(deadline))
         else:
-            self._settle()
+            self._settle(others)
 
     def _others(self) -> int | None:
         """Processes of the test beside its own, as far as a cgroup tells."""

@@ -35,7 +35,14 @@ class Laps:
         self._before: Usage | None = None
 
     def begin(self, at: float) -> None:
-        self._begun = at
+        """The process is there; its test begins now, or when it is asked for."""
+        self._begun = max(at, self._asked)
+
+    def ask(self) -> None:
+        """The test is asked for now, and not when its process was."""
+        self._asked = time.monotonic()
+        if self._begun is not None:
+            self._begun = self._asked
 
     def end(self, total: Usage, at: float) -> Usage:
         """The share of the test that ended ``at``, when the sandbox had used ``total``."""

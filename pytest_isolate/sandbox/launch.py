@@ -119,8 +119,9 @@ class Launcher:
         *,
         body: Body,
         listener: Listener,
+        held: bool = False,
     ) -> Flight:
-        """Send a child on its way.
+        """Send a child on its way. If it is ``held`` its test waits for :meth:`Flight.begin`.
 
         Raises :class:`UnsupportedError` if a limit cannot be enforced.
         """
@@ -137,6 +138,7 @@ class Launcher:
             in_child=lambda: self._forget_in_child(flight),
             body=body,
             listener=listener,
+            held=held,
         )
         if berth.sandbox_id is not None:
             self._flights[berth.sandbox_id] = flight
@@ -251,8 +253,7 @@ class Launcher:
     def _forget(self, sandbox_id: int) -> None:
         flight = self._flights.pop(sandbox_id)
         if flight.cgroup is not None:
-            flight.cgroup.kill()
-            flight.cgroup.remove()
+            flight.cgroup.remove(kill=True)
 
     def _forget_in_child(self, own: Flight) -> None:
         """In a forked test: nothing of the session is its business."""

@@ -13,6 +13,7 @@ from typing import Any
 from pytest_isolate.errors import ChannelError
 
 __all__ = [
+    "Begin",
     "Carried",
     "Coverage",
     "Debugging",
@@ -155,6 +156,11 @@ class UsageAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Begin:
+    """To the child, which waits for it before it runs anything of its test: now."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunNext:
     """To the child: run another of the session's items, and know which may follow it here."""
 
@@ -190,6 +196,7 @@ Message = (
     | PhaseBegun
     | UsageQuestion
     | UsageAnswer
+    | Begin
     | RunNext
     | Finish
     | End
@@ -213,6 +220,7 @@ TYPES: dict[str, type[Message]] = {
         PhaseBegun,
         UsageQuestion,
         UsageAnswer,
+        Begin,
         RunNext,
         Finish,
         End,

@@ -78,5 +78,4 @@ class Pool:
         berth = self._berths.pop(sandbox_id)
         berth.close()
         if berth.cgroup is not None:
-            berth.cgroup.kill()
-            berth.cgroup.remove()
+            berth.cgroup.remove(kill=True)

@@ -17,7 +17,10 @@ SAMPLE_S = 0.02
 
 
 class Watchdog:
-    """Of one sandbox, from :meth:`start` to :meth:`stop`; ``exceeded`` is called at most once."""
+    """Of one sandbox, from :meth:`start` to :meth:`stop`; ``exceeded`` is called at most once.
+
+    The deadline is one test's, and starts with that.
+    """
 
     def __init__(
         self,
@@ -34,14 +37,12 @@ class Watchdog:
         self._stopped = False
 
     def start(self) -> None:
-        self.start_deadline()
         if self._cgroup is not None:
             self._sample()
             if self._limits.cpu_time_s is not None:
                 self._check_cpu_time()
 
     def start_deadline(self) -> None:
-        """Another test begins, whose time is its own."""
         self.cancel_deadline()
         if (timeout_s := self._limits.timeout_s) is not None:
             self._deadline = self._loop.call_later(timeout_s, lambda: self._report(TimedOut(timeout_s)))

@@ -74,10 +74,18 @@ class Written:
     scratch_fd: int
     layers: tuple[Layer, ...]
     placeholders: frozenset[str]  #: empty files that only carry a mount
+    room: tuple[int, int] | None = None  #: of the scratch tmpfs before anything was written
+
+    @classmethod
+    def begin(cls, scratch_fd: int, layers: tuple[Layer, ...], placeholders: frozenset[str]) -> Written:
+        """For a sandbox in which nothing runs yet."""
+        return cls(scratch_fd, layers, placeholders, _room(scratch_fd))
 
     def count(self) -> tuple[int | None, int | None]:
         """(files, bytes); Nones where that cannot be told. Regular files only, as they are now: what the test
         has deleted again is not counted."""
+        if self.room is not None and _room(self.scratch_fd) == self.room:
+            return 0, 0
         files = size_bytes = 0
         try:
             for file in self._walk(_raise):
@@ -131,6 +139,15 @@ class Written:
             except OSError as error:
                 copied.add_problem(file.path, str(error.strerror))
         return copied
+
+
+def _room(scratch_fd: int) -> tuple[int, int] | None:
+    """Blocks and inodes that are free; each name takes an inode, also that of a link (mm/shmem.c).
+
+    None where the kernel does not count them: a tmpfs without a limit.
+    """
+    status = os.fstatvfs(scratch_fd)
+    return (status.f_bfree, status.f_ffree) if status.f_blocks and status.f_files else None
 
 
 def _walk(

@@ -105,6 +105,7 @@ CDEF = (
 
     int isolate_enter(const struct enter_plan *plan, struct enter_result *result);
     int isolate_interrupt(int pid, int signal_number);
+    int isolate_tell_entered(int channel_fd);
 """
 )
 
@@ -118,6 +119,7 @@ SOURCE = """
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include "enter.h"
+#include "readback.h"
 #include "wire.h"
 #ifndef AT_RECURSIVE
 #define AT_RECURSIVE 0x8000

@@ -78,6 +78,7 @@ def build_extension() -> None:
                 f"-I{NATIVE}",
                 str(generated),
                 str(NATIVE / "enter.c"),
+                str(NATIVE / "readback.c"),
                 "-ldl",
                 "-o",
                 str(EXTENSION),

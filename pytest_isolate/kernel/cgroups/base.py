@@ -58,7 +58,8 @@ class Cgroup(Protocol):
         """The limits that were set, by kernel file name, as the kernel reads them back."""
 
     def oom_event_fd(self) -> int | None:
-        """Readable once the kernel ran out of memory for this cgroup; None where the whole cgroup is killed.
+        """Readable once the kernel ran out of memory for this cgroup; None where it has no limit of its own,
+        or the whole cgroup is killed.
 
         v1 kills one process at a time and has no ``memory.oom.group``: the others may wait for the
         dead one for ever.  The event comes just before the kill, so ``oom_kills`` may still be 0.
@@ -71,8 +72,11 @@ class Cgroup(Protocol):
     def kill(self) -> None:
         """Send SIGKILL to all processes inside; does not wait until they are gone."""
 
-    def remove(self) -> None:
-        """Remove the directories, waiting up to 2 s for dying processes; OSError (EBUSY) after that."""
+    def remove(self, *, kill: bool = False) -> None:
+        """Remove the directories, waiting up to 2 s for dying processes; OSError (EBUSY) after that.
+
+        ``kill``: whoever is still inside is killed, and whoever comes in meanwhile.
+        """
 
 
 class Cgroups(Protocol):

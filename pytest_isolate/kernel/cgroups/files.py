@@ -38,9 +38,10 @@ def read(path: str) -> str | None:
     except OSError:
         return None
     try:
-        chunks = []
-        while chunk := os.read(fd, 65536):
-            chunks.append(chunk)
+        chunks = [os.read(fd, 65536)]
+        # seq_file gives what fits its buffer of a page or more: less than this is all there is.
+        while len(chunks[-1]) >= 2048:
+            chunks.append(os.read(fd, 65536))
     except OSError:  # ENODEV: the cgroup was removed; EOPNOTSUPP: not for this type of cgroup
         return None
     finally:

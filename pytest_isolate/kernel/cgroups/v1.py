@@ -101,7 +101,7 @@ class V1Cgroup:
         return {name: value.strip() for name, value in values if value is not None}
 
     def oom_event_fd(self) -> int | None:
-        if self._oom_event is None and "memory" in self._directories:
+        if self._oom_event is None and "memory.limit_in_bytes" in self._limits:
             self._oom_event = _register_oom_event(self._directories["memory"])
         return self._oom_event
 
@@ -116,10 +116,10 @@ class V1Cgroup:
             os.close(self._oom_event)
             self._oom_event = None
 
-    def remove(self) -> None:
+    def remove(self, *, kill: bool = False) -> None:
         self.close_oom_event()  # first: removing the cgroup signals the event too
         for path in self.paths:
-            remove_tree(path)
+            remove_tree(path, kill=kill)
 
     def _path(self, name: str) -> str:
         """A controller's file; where the controller is not to be had, a path that does not exist."""

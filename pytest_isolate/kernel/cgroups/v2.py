@@ -113,8 +113,8 @@ class V2Cgroup:
     def kill(self) -> None:
         kill_tree(self._directory)
 
-    def remove(self) -> None:
-        remove_tree(self._directory)
+    def remove(self, *, kill: bool = False) -> None:
+        remove_tree(self._directory, kill=kill)
 
 
 class V2Cgroups:
