@@ -19,7 +19,6 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NoReturn
 
 from pytest_isolate.errors import ChannelError
@@ -40,7 +39,6 @@ from pytest_isolate.outcome import (
 )
 from pytest_isolate.sandbox.channel import ChildEnd, ParentEnd, open_channel
 from pytest_isolate.sandbox.enter import EntryReport, NamespaceFds, enter, settle_in
-from pytest_isolate.sandbox.laps import Laps
 from pytest_isolate.sandbox.loop import Loop, Timer
 from pytest_isolate.sandbox.messages import (
     Begin,
@@ -54,13 +52,13 @@ from pytest_isolate.sandbox.messages import (
     UsageAnswer,
     UsageQuestion,
 )
+from pytest_isolate.sandbox.meter import Meter
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Body, Child, Listener, Result
 from pytest_isolate.sandbox.trace import Trace
 from pytest_isolate.sandbox.watchdog import Watchdog
 from pytest_isolate.sandbox.written import Written
 from pytest_isolate.syscalls._native import lib
-from pytest_isolate.usage import CgroupUsage, Usage
 
 __all__ = ["STACKS_SIGNAL", "Flight"]
 
@@ -119,8 +117,7 @@ class Flight:
         self._done = False
         self._settling = False
         self._leaked: int | None = None
-        self._laps = Laps()
-        self._used = Usage()  # when the last test ended
+        self._meter = Meter(plan.limits, cgroup)
         self._forked = self._entered = self._finished = 0.0
 
     # ---- the sandbox is there -------------------------------------------------------------------
@@ -128,8 +125,9 @@ class Flight:
     def built(self, fds: tuple[int, ...]) -> None:
         """The supervisor has made the sandbox: fork the test into it."""
         scratch_fd, *rest = fds
-        self._written = Written.begin(scratch_fd, self.plan.layers, self.plan.placeholders)
-        handed = [n for n in Namespace if n in self.plan.namespaces and n is not Namespace.CGROUP]
+        plan = self.plan
+        self._written = self._meter.written = Written.begin(scratch_fd, plan.layers, plan.placeholders)
+        handed = [n for n in Namespace if n in plan.namespaces and n is not Namespace.CGROUP]
         self._namespaces = NamespaceFds(dict(zip(handed, rest, strict=True)))
         try:
             self.fork()
@@ -223,13 +221,13 @@ class Flight:
                 if self._entered:
                     raise ChannelError("a second report of what is enforced")  # from the test's own code
                 self._entered = self._believable(message.monotonic_s)
-                self._laps.begin(self._entered)
+                self._meter.begin(self._entered)
                 self._listener.take(message)
             case Paused(monotonic_s):
                 self._end_test(self._believable(monotonic_s))
             case UsageQuestion():
                 assert self._channel is not None
-                self._channel.send(UsageAnswer(accounting.to_fields(self._usage_so_far())))
+                self._channel.send(UsageAnswer(accounting.to_fields(self._meter.so_far())))
             case UsageAnswer() | Begin() | RunNext() | Finish():
                 raise ChannelError("a message that only pytest sends")
             case Debugging():
@@ -247,20 +245,19 @@ class Flight:
         """One of several; the child waits."""
         self._watchdog.cancel_deadline()
         self._trace.begin_next()
-        self._used = self._measure(None)  # what was reaped so far is the hop
-        self._listener.test_ended(self._laps.end(self._used, at))
+        self._listener.test_ended(self._meter.end(at))  # without rusage: what was reaped so far is the hop
 
     def begin(self) -> None:
         """Let a test begin whose child was held."""
         self._held = False
-        self._laps.ask()
+        self._meter.ask()
         if self._channel is not None:  # else it is not forked yet
             self._tell(Begin())
 
     def go_on(self, message: RunNext | Finish) -> None:
         """Tell the child that waits what to do. Does nothing if it has died meanwhile."""
         assert self._channel is not None
-        self._laps.next(self._used)
+        self._meter.next()
         self._channel.renew()
         self._tell(message)
 
@@ -276,9 +273,6 @@ class Flight:
     def _believable(self, monotonic_s: float) -> float:
         """The child's own time of an event, which pytest may come to read later; within what is possible."""
         return min(max(monotonic_s, self._entered or self._forked), time.monotonic())
-
-    def _usage_so_far(self) -> CgroupUsage:
-        return self.cgroup.read_usage() if self.cgroup is not None else CgroupUsage()
 
     def _lives_on(self) -> None:
         if not self._over:
@@ -391,7 +385,7 @@ class Flight:
         self._done = True
         for timer in self._timers:
             timer.cancel()
-        usage = self._laps.end(self._measure(self._rusage), self._finished)
+        usage = self._meter.end(self._finished, self._rusage, self._leaked)
         limits = dict(self.cgroup.read_limits()) if self.cgroup is not None else {}
         if usage.oom_kills:
             outcome = OutOfMemory(self.plan.limits.memory_bytes, usage.memory_peak_bytes, usage.oom_kills)
@@ -403,22 +397,10 @@ class Flight:
         if self.cgroup is not None and not self.plan.steps:
             self.cgroup.remove()  # no init whose end would tell when it is empty
 
-    def _measure(self, rusage: accounting.Rusage | None) -> Usage:
-        """What the sandbox has used so far; what only rusage tells is known when the process has ended."""
-        written = self._written.count() if self._written is not None else (None, None)
-        return replace(
-            accounting.combine(self._usage_so_far(), rusage),
-            memory_limit_bytes=self.plan.limits.memory_bytes,
-            written_files=written[0],
-            written_bytes=written[1],
-            leaked_processes=self._leaked,
-        )
-
     def _close(self) -> None:
-        if self._oom_fd is not None:
-            self._loop.unwatch(self._oom_fd)
-        if self._channel is not None:
-            self._loop.unwatch(self._channel)
+        for source in (self._oom_fd, self._channel):
+            if source is not None:
+                self._loop.unwatch(source)
         self.close_descriptors()
 
     def close_descriptors(self) -> None:

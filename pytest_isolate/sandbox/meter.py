@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from pytest_isolate.usage import Usage
+from pytest_isolate.kernel.accounting import Rusage, combine
+from pytest_isolate.kernel.cgroups.base import Cgroup
+from pytest_isolate.sandbox.written import Written
+from pytest_isolate.spec import Limits
+from pytest_isolate.usage import CgroupUsage, Usage
 
-__all__ = ["Laps"]
+__all__ = ["Meter"]
 
 #: Sums, of which a test's share is a difference. Peaks are not: they stay the sandbox's so far.
 SUMS = (
@@ -26,13 +30,17 @@ SUMS = (
 )
 
 
-class Laps:
+class Meter:
     """Times are of CLOCK_MONOTONIC."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits, cgroup: Cgroup | None) -> None:
+        self.written: Written | None = None
+        self._limits = limits
+        self._cgroup = cgroup
         self._asked = time.monotonic()
         self._begun: float | None = None
         self._before: Usage | None = None
+        self._total = Usage()  # when the last test ended
 
     def begin(self, at: float) -> None:
         """The process is there; its test begins now, or when it is asked for."""
@@ -44,17 +52,30 @@ class Laps:
         if self._begun is not None:
             self._begun = self._asked
 
-    def end(self, total: Usage, at: float) -> Usage:
-        """The share of the test that ended ``at``, when the sandbox had used ``total``."""
-        wall = max(at - self._begun, 0.0) if self._begun is not None else None
-        overhead = time.monotonic() - self._asked - (wall or 0.0)
-        share = total if self._before is None else _difference(total, self._before)
-        return replace(share, wall_s=wall, overhead_s=overhead)
-
-    def next(self, total: Usage) -> None:
+    def next(self) -> None:
         """Another test begins, now."""
         self._asked = self._begun = time.monotonic()
-        self._before = total
+        self._before = self._total
+
+    def so_far(self) -> CgroupUsage:
+        """All tests together."""
+        return self._cgroup.read_usage() if self._cgroup is not None else CgroupUsage()
+
+    def end(self, at: float, rusage: Rusage | None = None, leaked: int | None = None) -> Usage:
+        """The share of the test that ended ``at``. What only rusage tells, and how many processes were left,
+        is known when the child has ended, which is with its last test."""
+        written = self.written.count() if self.written is not None else (None, None)
+        self._total = replace(
+            combine(self.so_far(), rusage),
+            memory_limit_bytes=self._limits.memory_bytes,
+            written_files=written[0],
+            written_bytes=written[1],
+            leaked_processes=leaked,
+        )
+        wall = max(at - self._begun, 0.0) if self._begun is not None else None
+        overhead = time.monotonic() - self._asked - (wall or 0.0)
+        share = self._total if self._before is None else _difference(self._total, self._before)
+        return replace(share, wall_s=wall, overhead_s=overhead)
 
 
 def _difference(total: Usage, before: Usage) -> Usage:

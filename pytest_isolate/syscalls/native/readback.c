@@ -1,0 +1,133 @@
+#define _GNU_SOURCE
+#include "readback.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/capability.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { FRAME_BYTES = 2048, WORD_BYTES = 64, LINE_BYTES = 4096 };
+
+/* A frame of the channel: its length, and a message as sandbox/messages.py encodes it. */
+struct frame {
+    char bytes[FRAME_BYTES];
+    size_t size;
+};
+
+/* Cut off where the frame is full, which makes it no message: the parent says so. */
+__attribute__((format(printf, 2, 3))) static void add(struct frame *frame, const char *format, ...) {
+    va_list values;
+    va_start(values, format);
+    int wanted = vsnprintf(frame->bytes + frame->size, FRAME_BYTES - frame->size, format, values);
+    va_end(values);
+    if (wanted > 0)
+        frame->size += (size_t)wanted < FRAME_BYTES - frame->size ? (size_t)wanted : FRAME_BYTES - frame->size - 1;
+}
+
+static void add_namespaces(struct frame *frame) {
+    static const char *const names[] = {"user", "pid", "mnt", "net", "ipc", "uts", "cgroup"};
+    const char *separator = "";
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[WORD_BYTES];
+        struct stat status;
+        snprintf(path, sizeof path, "/proc/self/ns/%s", names[i]);
+        if (stat(path, &status) < 0)
+            continue;
+        add(frame, "%s\"%s\": %" PRIuMAX, separator, names[i], (uintmax_t)status.st_ino);
+        separator = ", ";
+    }
+}
+
+/* Of a line of mountinfo (proc(5)): the fifth field is where, and the type follows the lone dash. */
+static int read_root_type(char *line, char type[WORD_BYTES]) {
+    char *rest = line, *at = NULL;
+    for (int field = 0; field < 5 && rest; field++)
+        at = strsep(&rest, " ");
+    if (!rest || strcmp(at, "/") != 0 || !(at = strstr(rest, " - ")))
+        return 0;
+    size_t size = 0;
+    for (at += 3; size < WORD_BYTES - 1 && (isalnum((unsigned char)*at) || strchr("._-", *at)) && *at; at++)
+        type[size++] = *at;
+    type[size] = 0;
+    return 1;
+}
+
+/* The last mount on / hides those before it. */
+static void add_root(struct frame *frame) {
+    char line[LINE_BYTES], type[WORD_BYTES];
+    int found = 0, is_start = 1;
+    FILE *mounts = fopen("/proc/self/mountinfo", "re");
+    while (mounts && fgets(line, sizeof line, mounts)) {
+        if (is_start)
+            found |= read_root_type(line, type);
+        is_start = strchr(line, '\n') != NULL; /* a longer line comes in pieces */
+    }
+    if (mounts)
+        fclose(mounts);
+    if (found)
+        add(frame, "\"root\": \"%s\"", type);
+    else
+        add(frame, "\"root\": null");
+}
+
+static void add_rights(struct frame *frame) {
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2] = {{0}, {0}};
+    if (syscall(SYS_capget, &header, data) == 0)
+        add(frame, "\"capabilities\": \"%08x%08x\"", data[1].effective, data[0].effective);
+    else
+        add(frame, "\"capabilities\": null");
+    add(frame, ", \"no_new_privs\": %s", prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 ? "true" : "false");
+    add(frame, ", \"seccomp\": %d", prctl(PR_GET_SECCOMP, 0, 0, 0, 0));
+}
+
+static void add_limits(struct frame *frame) {
+    static const struct {
+        const char *name;
+        int resource;
+    } limits[] = {{"RLIMIT_NOFILE", RLIMIT_NOFILE}, {"RLIMIT_CPU", RLIMIT_CPU}};
+    const char *separator = "";
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        struct rlimit limit;
+        if (getrlimit(limits[i].resource, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+            continue;
+        add(frame, "%s\"%s\": \"%" PRIuMAX "\"", separator, limits[i].name, (uintmax_t)limit.rlim_cur);
+        separator = ", ";
+    }
+}
+
+int isolate_tell_entered(int channel_fd) {
+    struct frame frame = {.size = sizeof(uint32_t)};
+    struct timespec now;
+    add(&frame, "[\"Entered\", {\"namespaces\": {");
+    add_namespaces(&frame);
+    add(&frame, "}, ");
+    add_root(&frame);
+    add(&frame, ", ");
+    add_rights(&frame);
+    add(&frame, ", \"limits\": {");
+    add_limits(&frame);
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    add(&frame, "}}, %jd.%09ld]", (intmax_t)now.tv_sec, now.tv_nsec);
+    uint32_t length = htonl((uint32_t)(frame.size - sizeof length));
+    memcpy(frame.bytes, &length, sizeof length);
+    for (size_t sent = 0; sent < frame.size;) {
+        ssize_t count = write(channel_fd, frame.bytes + sent, frame.size - sent);
+        if (count < 0 && errno != EINTR)
+            return -1;
+        sent += count > 0 ? (size_t)count : 0;
+    }
+    return 0;
+}
