@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,27 @@ class Evidence:
     no_new_privs: bool | None = None
     seccomp: int | None = None
     missing: tuple[str, ...] = ()  #: what --isolate-missing=degrade did without
+
+    @classmethod
+    def from_told(
+        cls,
+        told: Mapping[str, Any],
+        *,
+        host: Mapping[str, int],
+        cgroup: str | None,
+        missing: tuple[str, ...],
+    ) -> Evidence:
+        """What a child said when it had entered; ``host``: inodes of pytest's own namespaces."""
+        known = {name: told.get(name) for name in ("root", "capabilities", "no_new_privs", "seccomp")}
+        namespaces, limits = told.get("namespaces"), told.get("limits")
+        inodes = namespaces.items() if isinstance(namespaces, dict) else ()
+        return cls(
+            **known,
+            namespaces={name: inode for name, inode in inodes if host.get(name) != inode},
+            limits=limits if isinstance(limits, dict) else {},
+            cgroup=cgroup,
+            missing=missing,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -172,6 +172,7 @@ def _fleet(config: pytest.Config) -> Fleet:
             keep=options.keep,
             missing=options.missing,
             capacity=_capacity(config),
+            profile=options.profile,
         )
         config.add_cleanup(session.close)
         fleet = config.stash[_FLEET] = Fleet(session)

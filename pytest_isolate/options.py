@@ -259,6 +259,10 @@ OPTIONS: tuple[Option, ...] = (
         name="top", field="session.top", metavar="N", parse=parse_count, default=5, where=SESSION,
         help="rows of the terminal tables of the costliest tests; 0: only the one-line summary",
     ),
+    Option(
+        name="profile", field="session.profile", form="flag", parse=parse_bool, default=False, where=SESSION,
+        help="print where the time of an isolated test goes, from fork to report",
+    ),
 )  # fmt: skip
 
 

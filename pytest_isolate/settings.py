@@ -39,6 +39,7 @@ class SessionOptions(NamedTuple):
     fresh_fixtures: tuple[str, ...]
     jobs: int
     jobs_memory_bytes: int | None
+    profile: bool
 
 
 class _Setting(NamedTuple):
@@ -70,6 +71,7 @@ def session_options(config: pytest.Config) -> SessionOptions:
             fresh_fixtures=found["fresh_fixtures"].value,
             jobs=found["jobs"].value,
             jobs_memory_bytes=found["jobs_memory"].value,
+            profile=found["profile"].value,
         )
     return config.stash[_SESSION_OPTIONS]
 

@@ -99,7 +99,7 @@ class _Ending:
 
 def _report_in(child: Child) -> NoReturn:
     child.channel.send(Entered({}, time.monotonic()))
-    child.channel.send(End(time.monotonic()))
+    child.channel.send(End(time.monotonic(), []))
     os._exit(0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import struct
@@ -11,7 +12,16 @@ from enum import IntEnum
 from pytest_isolate.syscalls._native import lib
 from pytest_isolate.syscalls.program import Program
 
-__all__ = ["ROOT_CAPABILITIES", "Capability", "effective_capabilities", "fork", "mask", "seal"]
+__all__ = [
+    "ROOT_CAPABILITIES",
+    "Capability",
+    "deliver",
+    "effective_capabilities",
+    "fork",
+    "kill",
+    "mask",
+    "seal",
+]
 
 CAPABILITY_VERSION_3 = 0x20080522
 
@@ -81,6 +91,18 @@ def fork() -> int:
         # any of them, and glibc's fork takes the locks that matter (malloc).
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
+
+
+def deliver(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a child, even if it blocks every one."""
+    if lib.isolate_interrupt(pid, number) != 0:
+        kill(pid, number)  # ptrace is forbidden (Yama): works unless it is blocked
+
+
+def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Does nothing if there is no such process any more, or it is not ours."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
 
 
 def wait_for_exit(pid: int) -> int | None:

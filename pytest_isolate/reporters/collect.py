@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pytest_isolate.marker import OPTED_OUT, SWITCHED_OFF
+from pytest_isolate.reporters.profile import Profile
 from pytest_isolate.runner.record import PREFIX, record_of
 
 __all__ = ["Collected", "Collector", "Enforced", "Record", "Row"]
@@ -69,6 +70,7 @@ class Collected:
     opted_out: dict[str, str] = field(default_factory=dict)  #: node id -> reason
     switched_off: set[str] = field(default_factory=set)  #: tests that --isolate-off left unprotected
     rerun: set[str] = field(default_factory=set)  #: tests that ran more than once
+    profile: Profile = field(default_factory=Profile)
 
     def __bool__(self) -> bool:
         return bool(self.rows or self.opted_out or self.switched_off)
@@ -118,6 +120,7 @@ class Collector:
             if record is None:
                 return
             row = self._row(record)
+            self.collected.profile.add(record.get("stages"))
             if self._on_record is not None:
                 self._on_record(record)
         except (TypeError, ValueError):

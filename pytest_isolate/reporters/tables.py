@@ -6,18 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from pytest_isolate.reporters.collect import Row
+from pytest_isolate.reporters.line import Line
 from pytest_isolate.units import format_size
 
-__all__ = ["Line", "cpu_table", "memory_table", "shorten"]
+__all__ = ["cpu_table", "memory_table", "shorten"]
 
 _GAP = "  "
 _INDENT = "  "
 _TIGHT = 0.9  #: share of its memory limit from which on a test is worth a warning
-
-
-class Line(NamedTuple):
-    text: str
-    style: str = ""  #: keyword of pytest's terminal writer
 
 
 class _Column(NamedTuple):

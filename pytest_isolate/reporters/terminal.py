@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_isolate.reporters.collect import Collected, Enforced, Row
-from pytest_isolate.reporters.tables import Line, cpu_table, memory_table, shorten
+from pytest_isolate.reporters.line import Line
+from pytest_isolate.reporters.tables import cpu_table, memory_table, shorten
 from pytest_isolate.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def section(collected: Collected, top: int, width: int, records: str = "") -> li
         *_switched_off(collected.switched_off, width),
         *([Line(f"one JSON line per isolated test: {records}")] if records else []),
     ]
-    for table in (memory_table(rows, top, width), cpu_table(rows, top, width)):
+    for table in (memory_table(rows, top, width), cpu_table(rows, top, width), collected.profile.table()):
         if table:
             lines += [Line(""), *table]
     return lines

@@ -43,7 +43,7 @@ def begin(pluginmanager: pytest.PytestPluginManager, planned: Callable[[pytest.I
             os.set_inheritable(fd, False)
     channel = ChildEnd(socket.socket(fileno=job.channel_fd))
     channel.claim()
-    child = Child(channel, job.faulthandler_fd)
+    child = Child(channel, job.faulthandler_fd, job.born_s)
     worker.enter(child, use_faulthandler=job.faulthandler)
     _set_script_directory(job.script_directory)
     if job.coverage is not None:
@@ -199,7 +199,7 @@ class _FreshSession:
             stream.flush()
         text = "\n".join(self._failures) or self._output()
         channel.send(NotFound(text.strip()))
-        channel.send(End(time.monotonic()))
+        channel.send(End(time.monotonic(), []))
 
     def _output(self) -> str:
         fd = self._child.faulthandler_fd

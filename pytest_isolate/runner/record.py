@@ -18,12 +18,12 @@ from pytest_isolate.outcome import Completed, Outcome, Signaled
 from pytest_isolate.runner.synthesize import reason_of, signal_name
 from pytest_isolate.usage import Usage
 
-__all__ = ["PREFIX", "SCHEMA", "attach", "record_of"]
+__all__ = ["PREFIX", "SCHEMA", "attach", "attach_stages", "record_of"]
 
 PREFIX = "isolate."
 SCHEMA = 1
 #: Fields that are not a number or a word travel as JSON.
-STRUCTURED = ("enforced", "violations")
+STRUCTURED = ("enforced", "violations", "stages")
 
 
 def attach(
@@ -64,6 +64,12 @@ def attach(
         report.user_properties = [*own, *properties]
 
 
+def attach_stages(reports: Iterable[pytest.TestReport], stages: Mapping[str, object]) -> None:
+    """Add where the time of the test went (``--isolate-profile``)."""
+    for report in reports:
+        report.user_properties.append((PREFIX + "stages", json.dumps(stages)))
+
+
 def record_of(report: pytest.TestReport) -> Mapping[str, Any] | None:
     """The record back from a report's properties, every field named; None if the test was not isolated."""
     found = {
@@ -90,6 +96,7 @@ FIELDS = (
     "sandbox",
     "kept",
     "start_ts",
+    "stages",
 )
 
 

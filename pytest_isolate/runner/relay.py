@@ -249,6 +249,8 @@ class _ItemLog:
         if added:
             teardown = replay.merge_teardown(teardown, added)
             self._attach([*reports[:last], *teardown], outcome, usage, voyage)
+        if voyage is not None and self._fleet.session.profile:
+            record.attach_stages(teardown, voyage.stages())
         for report in teardown:
             item.ihook.pytest_runtest_logreport(report=report)
         _merge_coverage(item, self._transcript)

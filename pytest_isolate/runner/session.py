@@ -49,12 +49,14 @@ class IsolateSession:
         keep: Keep = Keep.NEVER,
         missing: Missing = Missing.FAIL,
         capacity: Capacity = ONE_BY_ONE,
+        profile: bool = False,
     ) -> None:
         self.config = config
         self.spec_of = spec_of
         self.keep = keep
         self.missing = missing
         self.capacity = capacity
+        self.profile = profile
         #: Those around all tests: this is made when none runs.
         self.warning_filters: list[Any] = [*warnings.filters]
         self._seed: int | None = None

@@ -65,6 +65,7 @@ class Job:
     coverage: dict[str, Any] | None  #: if nobody but us starts it there
     isolation: dict[str, Any]
     worker_input: dict[str, Any] | None  #: of xdist
+    born_s: float
     channel_fd: int
     faulthandler_fd: int
     output_fds: list[int]  #: stdout and stderr
@@ -156,6 +157,7 @@ def _job(
             "missing": isolation.missing,
         },
         worker_input=_plain(worker_input) if worker_input is not None else None,
+        born_s=child.born_s,
         channel_fd=child.channel.fileno(),
         faulthandler_fd=child.faulthandler_fd,
         output_fds=[os.dup(1), os.dup(2)],

@@ -30,6 +30,7 @@ from pytest_isolate.runner.transcript import Transcript
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.flight import Flight
 from pytest_isolate.sandbox.messages import Entered, Finish, Interrupted, Message, Report, RunNext
+from pytest_isolate.sandbox.moments import Moments
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Body, Result
 from pytest_isolate.sandbox.written import Written
@@ -64,6 +65,7 @@ class TestRun:
     outcome: Outcome | None = None
     usage: Usage = field(default_factory=Usage)
     trace: str = ""  #: of faulthandler
+    moments: Moments = field(default_factory=Moments)
 
 
 class Voyage:
@@ -83,6 +85,7 @@ class Voyage:
         self._earlier_attempts = earlier_attempts
         self._plan: Plan | None = None
         self._flight: Flight | None = None
+        self._asked_s = time.monotonic()
         self._result: Result | None = None
         self._position = 0
         self._after: pytest.Item | None = None  # what needs the next sandbox
@@ -93,6 +96,7 @@ class Voyage:
         self.name = ""
         self.start_ts = 0.0  #: of the current test
         self.has_turn = False  #: pytest has come to its test, and waits
+        self._was_held = False
         self.is_held = False  #: the process is there, and the test has not begun
         self.lost: Outcome | None = None  #: how the child ended between two tests, which none should
         self.run = TestRun(item=item, nextitem=None)
@@ -155,8 +159,9 @@ class Voyage:
         """Fork; if it is ``held``, the test waits for :meth:`begin`. Raises what the machine cannot do."""
         for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
             _flush(stream)  # or the child would write it a second time
+        started_s = time.monotonic()
         self._plan = plan
-        self.is_held = held
+        self.is_held = self._was_held = held
         _ = self.run.item.location  # of the parent's reports; found here, the child need not find it again
         self.start_ts = time.time()
         self._streams = None if self._is_alone else Streams(self.run.item.config)
@@ -181,6 +186,7 @@ class Voyage:
             self.close()
             raise
         self.name = self._flight.name
+        self._flight.moments.asked, self._flight.moments.started = self._asked_s, started_s
 
     def _body(self, assignment: worker.Assignment, plan: Plan) -> Body:
         match self.spec.start:
@@ -243,6 +249,12 @@ class Voyage:
     @property
     def is_over(self) -> bool:
         return self._result is not None or self._flight is None
+
+    def stages(self) -> dict[str, object]:
+        """Seconds of each stage of the current test, up to now; and whether it was held."""
+        self.run.moments.logged = time.monotonic()
+        seconds = {name: round(duration_s, 6) for name, duration_s in self.run.moments.stages().items()}
+        return {"held": self._was_held, **seconds}
 
     @property
     def left_nothing(self) -> bool:
@@ -329,7 +341,13 @@ class Voyage:
 
     def take(self, message: Message) -> None:
         if isinstance(message, Entered):
-            self.evidence = self._evidence(message.evidence)
+            assert self._plan is not None
+            self.evidence = Evidence.from_told(
+                message.evidence,
+                host=self._session.inodes,
+                cgroup=self._session.launcher.cgroup_version if self._cgroup_paths else None,
+                missing=self._plan.missing,
+            )
             self._ready()
         else:
             if isinstance(message, Report):
@@ -341,7 +359,8 @@ class Voyage:
     def test_ended(self, usage: Usage) -> None:
         if self.run.nextitem is None or self.run.outcome is not None:
             raise ChannelError("the end of a test that has ended")  # from the test's own code
-        self.run.usage, self.run.outcome = usage, Completed()
+        assert self._flight is not None
+        self.run.usage, self.run.outcome, self.run.moments = usage, Completed(), self._flight.moments
 
     def done(self, result: Result) -> None:
         self._result = result
@@ -351,6 +370,8 @@ class Voyage:
         elif self.run.outcome is None or not isinstance(result.outcome, Completed):
             self.run.outcome, self.run.usage = result.outcome, result.usage
             self.run.trace = result.faulthandler
+        if self._flight is not None and self.run.moments.received is None:
+            self.run.moments = self._flight.moments
         self._failed |= not isinstance(result.outcome, Completed)
         if result.written is not None and not self._cancelled:
             self.salvaged = self._salvage(result.written)
@@ -383,20 +404,6 @@ class Voyage:
             cgroup_paths=self._cgroup_paths,
             missing=self._plan.missing,
             _channel=channel,
-        )
-
-    def _evidence(self, fields: dict[str, object]) -> Evidence:
-        assert self._plan is not None
-        known = {name: fields.get(name) for name in ("root", "capabilities", "no_new_privs", "seccomp")}
-        namespaces, limits = fields.get("namespaces"), fields.get("limits")
-        host = self._session.inodes
-        own = namespaces.items() if isinstance(namespaces, dict) else ()
-        return Evidence(
-            **known,  # type: ignore[arg-type]
-            namespaces={name: inode for name, inode in own if host.get(name) != inode},
-            limits=limits if isinstance(limits, dict) else {},
-            cgroup=self._session.launcher.cgroup_version if self._cgroup_paths else None,
-            missing=self._plan.missing,
         )
 
 

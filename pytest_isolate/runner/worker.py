@@ -130,16 +130,14 @@ def run_items(
     carry.begin(item.config, relay.send)
     watch(item.config).begin(relay.send, release)
     _divert(item.session, relay)
-    _wait_for_turn(child.channel)
-    _run_items(item, nextitem, child.channel, item_at)
-    _wind_down()
-    child.channel.send(End(time.monotonic()))
-    os._exit(0)
-
-
-def _wait_for_turn(channel: ChildEnd) -> None:
-    message = channel.receive()
+    ready_s = time.monotonic()
+    message = child.channel.receive()
     assert isinstance(message, Begin), message
+    begun_s = time.monotonic()
+    ended = _run_items(item, nextitem, child.channel, item_at, [child.born_s, ready_s, begun_s])
+    _wind_down()
+    child.channel.send(End(time.monotonic(), ended))
+    os._exit(0)
 
 
 def _divert(session: pytest.Session, relay: _Reporter) -> None:
@@ -174,12 +172,17 @@ def _run_items(
     nextitem: pytest.Item | None,
     channel: ChildEnd,
     item_at: Callable[[int], pytest.Item | None],
-) -> None:
-    """The first item, and those that the parent names one by one."""
+    moments: list[float | None],
+) -> list[float | None]:
+    """The first item, and those that the parent names one by one; gives the moments of the last.
+
+    ``moments``: of the first, until it began (see ``sandbox/moments.py``).
+    """
     session = item.session
     while True:
         before = (session.shouldstop, session.shouldfail)
         ending = _protocol(item, nextitem)
+        moments = [*moments, time.monotonic()]
         for message in (*ending, *coverage_data.collect(), *carry.collect(item)):
             channel.send(message)
         if (session.shouldstop, session.shouldfail) != before:
@@ -188,19 +191,21 @@ def _run_items(
             nextitem = None
         if ending or nextitem is None:
             break
-        channel.send(Paused(time.monotonic()))
+        channel.send(Paused(time.monotonic(), moments))
         match channel.receive():
             case RunNext(index, next_index):
                 item = item_at(index) or item  # it was found when it was named as the next
                 nextitem = item_at(next_index) if next_index is not None else None
+                moments = [None, None, time.monotonic()]
             case Finish():
                 _tear_down(item)
                 for message in coverage_data.collect():
                     channel.send(message)
-                return
+                return moments
             case message:
                 raise AssertionError(f"{message} is no answer to a pause")
     _tear_down(item)
+    return moments
 
 
 def _tear_down(item: pytest.Item) -> None:

@@ -12,7 +12,6 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -25,7 +24,7 @@ from pytest_isolate.errors import ChannelError
 from pytest_isolate.kernel import accounting
 from pytest_isolate.kernel.cgroups.base import Cgroup
 from pytest_isolate.kernel.namespaces import Namespace
-from pytest_isolate.kernel.process import fork
+from pytest_isolate.kernel.process import deliver, fork, kill
 from pytest_isolate.kernel.surroundings import has_terminal
 from pytest_isolate.outcome import (
     ChannelBroken,
@@ -53,12 +52,12 @@ from pytest_isolate.sandbox.messages import (
     UsageQuestion,
 )
 from pytest_isolate.sandbox.meter import Meter
+from pytest_isolate.sandbox.moments import Moments
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Body, Child, Listener, Result
 from pytest_isolate.sandbox.trace import Trace
 from pytest_isolate.sandbox.watchdog import Watchdog
 from pytest_isolate.sandbox.written import Written
-from pytest_isolate.syscalls._native import lib
 
 __all__ = ["STACKS_SIGNAL", "Flight"]
 
@@ -118,7 +117,8 @@ class Flight:
         self._settling = False
         self._leaked: int | None = None
         self._meter = Meter(plan.limits, cgroup)
-        self._forked = self._entered = self._finished = 0.0
+        self._finished = 0.0
+        self.moments = Moments()
 
     # ---- the sandbox is there -------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class Flight:
             return
         self._channel, theirs = open_channel()
         self._trace.open()
-        self._forked = time.monotonic()
+        self.moments.forked = time.monotonic()
         pid = fork()
         if pid == 0:
             self._run_child(theirs)
@@ -168,12 +168,13 @@ class Flight:
         self._loop.watch(self._channel, self._read_channel)
         if self.cgroup is not None and (fd := self.cgroup.oom_event_fd()) is not None:
             self._oom_fd = fd
-            self._loop.watch(fd, self._out_of_memory)
+            self._loop.watch(fd, lambda: self._out_of_memory(fd))
         self._watchdog.start()
         if not self._held:
             self._tell(Begin())
 
     def _run_child(self, theirs: socket.socket) -> NoReturn:
+        born_s = time.monotonic()
         try:
             assert self._channel is not None
             self._in_child()
@@ -185,7 +186,7 @@ class Flight:
             settle_in(self.plan)
             channel = ChildEnd(theirs)
             channel.claim()
-            self._body(Child(channel, self._trace.fd))
+            self._body(Child(channel, self._trace.fd, born_s))
         except BaseException:
             self._trace.write(traceback.format_exc())
         finally:
@@ -218,13 +219,13 @@ class Flight:
     def _take(self, message: Message) -> None:
         match message:
             case Entered():
-                if self._entered:
+                if self.moments.entered is not None:
                     raise ChannelError("a second report of what is enforced")  # from the test's own code
-                self._entered = self._believable(message.monotonic_s)
-                self._meter.begin(self._entered)
+                self.moments.entered = self.moments.believable(message.monotonic_s)
+                self._meter.begin(self.moments.entered)
                 self._listener.take(message)
-            case Paused(monotonic_s):
-                self._end_test(self._believable(monotonic_s))
+            case Paused(monotonic_s, told):
+                self._end_test(monotonic_s, told)
             case UsageQuestion():
                 assert self._channel is not None
                 self._channel.send(UsageAnswer(accounting.to_fields(self._meter.so_far())))
@@ -234,15 +235,21 @@ class Flight:
                 self.is_debugged = has_terminal()
                 if self.is_debugged:
                     self._watchdog.cancel_deadline()
-            case End(monotonic_s):
+            case End(monotonic_s, told):
                 self._ended = True
-                self._finished = self._believable(monotonic_s)
+                self._finished = self._hear_end(monotonic_s, told)
                 self._settle_when_alone(time.monotonic() + STRAGGLERS_S)
             case _:
                 self._listener.take(message)
 
-    def _end_test(self, at: float) -> None:
+    def _hear_end(self, at: float, told: list[object]) -> float:
+        self.moments.received = time.monotonic()
+        self.moments.hear(told)
+        return self.moments.believable(at)
+
+    def _end_test(self, monotonic_s: float, told: list[object]) -> None:
         """One of several; the child waits."""
+        at = self._hear_end(monotonic_s, told)
         self._watchdog.cancel_deadline()
         self._trace.begin_next()
         self._listener.test_ended(self._meter.end(at))  # without rusage: what was reaped so far is the hop
@@ -256,23 +263,19 @@ class Flight:
 
     def go_on(self, message: RunNext | Finish) -> None:
         """Tell the child that waits what to do. Does nothing if it has died meanwhile."""
-        assert self._channel is not None
         self._meter.next()
-        self._channel.renew()
+        self.moments = Moments(asked=time.monotonic(), entered=self.moments.entered)
         self._tell(message)
 
     def _tell(self, message: Begin | RunNext | Finish) -> None:
         assert self._channel is not None
         self._watchdog.start_deadline()
+        self._channel.renew()
         try:
             self._channel.send(message)
         except ChannelError as error:
             self._verdict = self._verdict or ChannelBroken(str(error))
             self._settle()
-
-    def _believable(self, monotonic_s: float) -> float:
-        """The child's own time of an event, which pytest may come to read later; within what is possible."""
-        return min(max(monotonic_s, self._entered or self._forked), time.monotonic())
 
     def _lives_on(self) -> None:
         if not self._over:
@@ -289,15 +292,13 @@ class Flight:
 
     def _ask_for_stacks(self) -> None:
         """Have the child write its stacks, even when it blocks every signal, and then die."""
-        if self._entered and lib.isolate_interrupt(self._pid, STACKS_SIGNAL) != 0:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self._pid, STACKS_SIGNAL)  # ptrace is forbidden (Yama): works unless it is blocked
+        if self.moments.entered is not None:
+            deliver(self._pid, STACKS_SIGNAL)
         self._later(STACKS_WAIT_S, self._settle)
 
-    def _out_of_memory(self) -> None:
+    def _out_of_memory(self, fd: int) -> None:
         """cgroup v1 kills one process; the rest of the test would go on without it."""
-        assert self._oom_fd is not None
-        self._loop.unwatch(self._oom_fd)
+        self._loop.unwatch(fd)
         self._later(0.05, self._settle)  # the event comes just before the kill
 
     def pass_on(self, number: signal.Signals) -> None:
@@ -343,8 +344,7 @@ class Flight:
         if self.cgroup is not None and not self._sandboxed:
             self.cgroup.kill()
         if self._pid and not self._sandboxed:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self._pid, signal.SIGKILL)
+            kill(self._pid)
 
     @property
     def _over(self) -> bool:
@@ -365,7 +365,6 @@ class Flight:
             return
         if (failure := self._report.failure) is not None:
             self._verdict = SetupFailed(*failure, os.strerror(failure[1]))
-        assert self._channel is not None
         if self._settling:
             self._finish(self._verdict or self._from_status(self._status))
         elif not self._ended:
@@ -376,7 +375,7 @@ class Flight:
     def _from_status(self, status: int | None) -> Outcome:
         if self._ended:
             return Completed()
-        if not self._entered:
+        if self.moments.entered is None:
             reason = self._trace.read().strip().rpartition("\n")[2]
             return SetupFailed("start the test in the sandbox", 0, reason or f"wait status {status}")
         return from_wait_status(status, self.plan.limits.cpu_time_s)
@@ -389,6 +388,7 @@ class Flight:
         limits = dict(self.cgroup.read_limits()) if self.cgroup is not None else {}
         if usage.oom_kills:
             outcome = OutOfMemory(self.plan.limits.memory_bytes, usage.memory_peak_bytes, usage.oom_kills)
+        self.moments.done = time.monotonic()
         result = Result(outcome, usage, self._trace.read(), limits, self._written)
         try:
             self._listener.done(result)

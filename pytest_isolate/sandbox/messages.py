@@ -134,6 +134,7 @@ class Paused:
     """All of one test is sent; the child waits for :class:`RunNext` or :class:`Finish`."""
 
     monotonic_s: float
+    moments: list[Any]  #: see :meth:`pytest_isolate.sandbox.moments.Moments.hear`
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,7 @@ class End:
     """The protocol is over and all reports are sent."""
 
     monotonic_s: float
+    moments: list[Any]
 
 
 Message = (

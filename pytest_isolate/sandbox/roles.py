@@ -30,6 +30,7 @@ class Child:
 
     channel: ChildEnd
     faulthandler_fd: int
+    born_s: float  #: when it was forked, by CLOCK_MONOTONIC
 
 
 Body = Callable[[Child], NoReturn]

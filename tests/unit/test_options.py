@@ -68,6 +68,7 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
     "keep": ("failed", None, Keep.FAILED),
     "json": ("out.jsonl", None, Path("ROOT/out.jsonl")),
     "top": ("3", None, 3),
+    "profile": ("", None, True),
 }
 
 

@@ -11,7 +11,8 @@ from pytest_isolate import reporters
 from pytest_isolate.marker import OPTED_OUT, SWITCHED_OFF
 from pytest_isolate.reporters.collect import Collected, Collector, Enforced, Row
 from pytest_isolate.reporters.jsonlines import JsonLines
-from pytest_isolate.reporters.tables import Line, cpu_table, memory_table, shorten
+from pytest_isolate.reporters.line import Line
+from pytest_isolate.reporters.tables import cpu_table, memory_table, shorten
 from pytest_isolate.reporters.terminal import one_line, section
 from pytest_isolate.runner import record
 

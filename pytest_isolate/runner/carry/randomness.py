@@ -21,8 +21,9 @@ _state: Any = None
 
 def begin(config: pytest.Config, send: Callable[[dict[str, Any]], None]) -> None:
     global _state  # noqa: PLW0603  one process, one generator
-    # A fresh interpreter has a seed of its own.
-    _state = random.getstate() if not config.pluginmanager.hasplugin(FRESH_PLUGIN) else None
+    # A fresh interpreter has a seed of its own, and pytest-randomly seeds for each phase of each test.
+    is_seeded = config.pluginmanager.hasplugin(FRESH_PLUGIN) or config.getoption("randomly_reset_seed", False)
+    _state = None if is_seeded else random.getstate()
 
 
 def collect(item: pytest.Item) -> Iterable[dict[str, Any]]:
