@@ -66,16 +66,17 @@ class Ownership:
             and self.is_set_up(item)
         )
 
-    def set_up(self, item: pytest.Item) -> None:
-        """Set up, here and now, the parent's collectors and fixtures for ``item``, in plain pytest's order.
+    def set_up(self, item: pytest.Item) -> bool:
+        """Set up, here and now, the parent's collectors and fixtures for ``item``, in plain pytest's order;
+        gives whether any of them had code to run.
 
         What fails is raised, and most of it is remembered by pytest and raised again where the item meets it.
         """
         __tracebackhide__ = True
         parent = sandbox_node(item, self._scope).parent
         if not self._is_shared or parent is None or pytest_private.is_skipped_by_mark(item):
-            return
-        pytest_private.set_up_nodes(parent)
+            return False
+        ran_code = pytest_private.set_up_nodes(parent)
         outgrown = self.outgrown(item)
         needed = [*self._parents_fixtures(item)]
         if outgrown or needed:
@@ -87,6 +88,7 @@ class Ownership:
                     for definition in requesting:
                         inner = pytest_private.request_from(inner, definition)
                     pytest_private.set_up_fixture(inner, name)
+        return ran_code or bool(outgrown or needed)
 
     def parameters(self, item: pytest.Item) -> Parameters:
         """The values with which the parent's fixtures are set up for ``item``."""

@@ -141,6 +141,7 @@ class Fleet:
             and spec.start is Start.FORK
             and spec.scope is before.spec.scope is Scope.FUNCTION
             and item.parent is before.run.item.parent
+            and not before.ran_code(before.run.item)
             and self._is_quiet
             and not self._suite_listens
             and self.session.missing is not Missing.SKIP

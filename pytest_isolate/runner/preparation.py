@@ -25,6 +25,7 @@ class Preparation:
     """What became of setting up the parent's fixtures for one item."""
 
     duration_s: float
+    ran_code: bool = True  #: of the suite, which may have said something
     error: BaseException | None = None  #: which pytest will not raise again by itself
     out: str = ""  #: captured output, unless it is left to whoever reads the capture next
     err: str = ""
@@ -40,20 +41,22 @@ def prepare(item: pytest.Item, ownership: Ownership, *, take_output: bool) -> Pr
     __tracebackhide__ = True
     if ownership.is_ready(item):
         _seed(item)
-        return Preparation(duration_s=0.0)
+        return Preparation(duration_s=0.0, ran_code=False)
     started = time.perf_counter()
     error: BaseException | None = None
+    ran_code = True
     with replay.Capturing(item.config), pytest_private.catch_log(item.config, "setup") as log:
         _seed(item)
         try:
-            ownership.set_up(item)
+            ran_code = ownership.set_up(item)
         except (pytest.exit.Exception, KeyboardInterrupt):
             raise
         except (Exception, pytest.skip.Exception, pytest.fail.Exception) as raised:
             if not isinstance(raised, pytest.FixtureLookupError):
                 error = None if pytest_private.remembers(item.session, raised) else raised
     out, err = pytest_private.read_capture(item.config) if take_output else ("", "")
-    return Preparation(duration_s=time.perf_counter() - started, error=error, out=out, err=err, log=log)
+    duration_s = time.perf_counter() - started
+    return Preparation(duration_s=duration_s, ran_code=ran_code, error=error, out=out, err=err, log=log)
 
 
 def _seed(item: pytest.Item) -> None:

@@ -107,16 +107,20 @@ class Held(NamedTuple):
     node: pytest.Item | pytest.Collector
 
 
-def set_up_nodes(node: pytest.Item | pytest.Collector) -> None:
+def set_up_nodes(node: pytest.Item | pytest.Collector) -> bool:
     """Set up the collectors from the session down to ``node``; raises what one of them raises, or raised.
+
+    Gives whether one that was not set up has a ``setup`` of its own.
 
     ``Session._setupstate`` (runner.py): ``stack`` maps each active node to (finalizers, exception).
     """
     state: Any = node.session._setupstate
-    if node not in state.stack:
+    new = [each for each in node.listchain() if each not in state.stack]
+    if new:
         state.setup(node)
     elif (failure := state.stack[node][1]) is not None:
         raise failure[0].with_traceback(failure[1])
+    return any(type(each).setup is not pytest.Item.setup for each in new)
 
 
 def has_set_up(node: pytest.Item | pytest.Collector) -> bool:

@@ -117,6 +117,11 @@ class Voyage:
             self._parameters |= self._ownership.parameters(follower)
             self._preparations[follower] = prepare(follower, self._ownership, take_output=True)
 
+    def ran_code(self, item: pytest.Item) -> bool:
+        """Whether setting up what ``item`` inherits may have left something in pytest's capture, until the
+        item has ended."""
+        return item not in self._preparations or self._preparations[item].ran_code
+
     def shared_s(self, item: pytest.Item) -> float:
         """Seconds that it took to set up what ``item`` inherits."""
         return self._preparations[item].duration_s if item in self._preparations else 0.0

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from pytest_isolate.errors import ChannelError
 from pytest_isolate.kernel.readback import tell_entered
 from pytest_isolate.runner import carry, coverage_data, properties, pytest_private, reruns
 from pytest_isolate.runner.fixtures import Ownership
@@ -131,8 +132,8 @@ def run_items(
     watch(item.config).begin(relay.send, release)
     _divert(item.session, relay)
     ready_s = time.monotonic()
-    message = child.channel.receive()
-    assert isinstance(message, Begin), message
+    if not isinstance(message := child.channel.receive(), Begin):  # no assert: plugins hear of each
+        raise ChannelError(f"{message} is no beginning")
     begun_s = time.monotonic()
     ended = _run_items(item, nextitem, child.channel, item_at, [child.born_s, ready_s, begun_s])
     _wind_down()

@@ -25,16 +25,17 @@ def test_stages_are_in_the_record_and_add_up(run: Runner) -> None:
     inner = run(SOURCE, "--isolate-profile")
     first, second, third = (record["stages"] for record in inner.records)
     assert first["prepare"] >= 0.2 > second["prepare"]
-    assert (first["held"], second["held"], third["held"]) == (False, True, True)
+    # What the fixture said may be in pytest's capture still, when the second could be made ahead.
+    assert (first["held"], second["held"], third["held"]) == (False, False, True)
     for record in inner.records:
         stages = record["stages"]
         assert [*stages] == [
             "held", "prepare", "sandbox", "fork", "enter", "set-up", "wait", "test", "report", "reap", "log",
         ]  # fmt: skip
         assert 0.1 <= stages["test"] <= record["wall_s"] + 0.01
-    assert second["wait"] > first["wait"]  # until the first had ended
+    assert third["wait"] > second["wait"]  # until the second had ended
     assert "where the time of a test goes" in inner.out
-    assert "  * of 2 of 3 tests while the one before it ran" in inner.out
+    assert "  * of 1 of 3 tests while the one before it ran" in inner.out
 
 
 def test_nothing_is_said_without_the_option(run: Runner) -> None:
