@@ -69,7 +69,10 @@ def run(suite: Suite, arguments: tuple[str, ...], work: Path, label: str, *, ord
         wall_s = time.monotonic() - started
         files = {name: _read(name, suite, tree, log) for name in suite.files if ordered or name != OUTPUT}
         if not ordered:
-            files = {name: "\n".join(sorted(line.rstrip(",") for line in text.splitlines())) for name, text in files.items()}
+            files = {
+                name: "\n".join(sorted(line.rstrip(",") for line in text.splitlines()))
+                for name, text in files.items()
+            }
         recordings.append(load(record, exit_code, wall_s, files, tree=tree, ordered=ordered))
     subprocess.run(["rm", "-rf", temporary], check=True)
     return _joined(recordings)
