@@ -14,15 +14,13 @@ from benchmarks.suite import write_suite
 
 __all__ = ["Case", "Result", "measure"]
 
-#: Of a runner that starts an interpreter per test.
-MOST_STARTS = 5
-
 
 @dataclass(frozen=True, slots=True)
 class Case:
     body: str
     tests: int
     ballast_mb: int
+    runners: tuple[str, ...] = ()  #: only these, where the others would take too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,37 +41,35 @@ def measure(case: Case, runners: Sequence[Runner], work: Path, rounds: int) -> l
     suite = work / "suites" / f"{case.body}-{case.tests}-{case.ballast_mb}".replace(" ", "-")
     write_suite(suite, case.body, case.tests, case.ballast_mb)
     suite.chmod(0o777)
-    taken: dict[str, list[Timing]] = {}
-    ordered = [PLAIN, *(runner for runner in runners if runner is not PLAIN)]
-    for number in range(rounds + 1):  # the first compiles, and is not counted
-        for runner in ordered:
+    taken: dict[str, list[tuple[Timing, Timing]]] = {}  # beside plain pytest's of the same round
+    for number in range(rounds + 1):
+        plain = PLAIN.run(suite, work, case.tests)
+        for runner in runners:
             if number and runner.name not in taken:
                 continue
+            # The first round compiles, and makes environments: it is not counted, and need not be long.
+            count = min(case.tests, runner.most or case.tests, case.tests if number else 5)
             try:
-                timing = runner.run(suite, work, _count(case, runner))
+                timing = plain if number and runner is PLAIN else runner.run(suite, work, count)
             except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
                 print(f"{runner.name}: {error}", file=sys.stderr)
                 taken.pop(runner.name, None)
                 continue
-            taken.setdefault(runner.name, []).extend([timing] if number else [])
-    plain = taken[PLAIN.name]
-    return [_result(case, each, taken[each.name], plain) for each in ordered if each.name in taken]
+            taken.setdefault(runner.name, []).extend([(timing, plain)] if number else [])
+    return [_result(case, each, taken[each.name]) for each in runners if each.name in taken]
 
 
-def _count(case: Case, runner: Runner) -> int:
-    return min(case.tests, MOST_STARTS) if runner.each else case.tests
-
-
-def _result(case: Case, runner: Runner, taken: list[Timing], plain: list[Timing]) -> Result:
-    count = _count(case, runner)
-    pairs = [*zip(taken, plain, strict=True)]
-    # One that starts an interpreter for each test pays for that with each.
-    added = [(t, Timing(0, 0) if runner.each else p) for t, p in pairs]
+def _result(case: Case, runner: Runner, taken: list[tuple[Timing, Timing]]) -> Result:
+    count = min(case.tests, runner.most or case.tests)
+    # One that starts an interpreter for each test pays for that with each. A part of the tests is compared
+    # with a part of plain pytest's time, start-up included, which is little beside what such a runner adds.
+    share = 0 if runner.each else count / case.tests
+    whole = [(t.wall_s * case.tests / count, p.wall_s) for t, p in taken]
     return Result(
         runner=runner.name,
         case=case,
-        wall_s=statistics.median(t.wall_s * case.tests / count for t in taken),
-        ratio=statistics.median(t.wall_s * case.tests / count / p.wall_s for t, p in pairs),
-        added_wall_ms=statistics.median((t.wall_s - p.wall_s) / count * 1e3 for t, p in added),
-        added_cpu_ms=statistics.median((t.cpu_s - p.cpu_s) / count * 1e3 for t, p in added),
+        wall_s=statistics.median(wall_s for wall_s, _ in whole),
+        ratio=statistics.median(wall_s / plain_s for wall_s, plain_s in whole),
+        added_wall_ms=statistics.median((t.wall_s - p.wall_s * share) / count * 1e3 for t, p in taken),
+        added_cpu_ms=statistics.median((t.cpu_s - p.cpu_s * share) / count * 1e3 for t, p in taken),
     )

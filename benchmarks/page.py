@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from benchmarks.budgets import budgets
+from benchmarks.flatness import Flatness
 from benchmarks.measure import Case, Result
 
 __all__ = ["table", "write"]
@@ -21,8 +23,20 @@ INTRODUCTION = """\
 Medians of {rounds} rounds, in each of which every runner runs the same suite once, one after the other;
 on {cpus} processors, Linux {kernel}, CPython {python}, as root where nothing else is said. Ratios are of runs
 of one round. What is added to a test is the time of the whole run less that of plain pytest, by the number of
-tests. Runners that start an interpreter for each test were timed with five. Peers run on the newest pytest
-that they work with.
+tests; so it holds a share of what a runner adds to the start. Runners that start an interpreter for each test
+were timed with five, and slow ones with fewer than all tests. All run in environments that hold little else;
+peers on the newest pytest that they work with.
+
+What the columns of one test are made of is on [another page](time.md).
+
+## Goals
+
+Of what is added to a test, where nothing else is said. What the ones that are missed are missed by is on
+[that page](time.md) too.
+
+| what | goal | measured |
+|---|---:|---:|
+{budgets}
 
 ![{what}](benchmarks.svg)
 
@@ -41,7 +55,7 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def write(results: Sequence[Result], rounds: int) -> None:
+def write(results: Sequence[Result], flatness: Flatness, rounds: int) -> None:
     cases = [*dict.fromkeys(result.case for result in results)]
     sections = [f"## {_title(case)}\n\n{table([r for r in results if r.case == case])}\n" for case in cases]
     first = [r for r in results if r.case == cases[0]]
@@ -53,6 +67,9 @@ def write(results: Sequence[Result], rounds: int) -> None:
             kernel=platform.release().split("-")[0],
             python=platform.python_version(),
             what=_title(cases[0]),
+            budgets="\n".join(
+                f"| {what} | {goal} | {found} |" for what, goal, found in budgets(results, flatness)
+            ),
         )
         + "\n".join(sections)
     )
