@@ -20,19 +20,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import pytest
 
 from pytest_isolate.errors import IsolateError
 from pytest_isolate.runner import current_test, pytest_private, reruns
+from pytest_isolate.runner.holding import Holding
 from pytest_isolate.runner.session import IsolateSession
-from pytest_isolate.runner.suite_hooks import listens_between_tests
 from pytest_isolate.runner.ticker import Ticker
 from pytest_isolate.runner.voyage import Voyage
 from pytest_isolate.runner.watches import watch
-from pytest_isolate.spec import Scope, Spec, Start
+from pytest_isolate.spec import Scope, Spec
 from pytest_isolate.values import Missing
 
 __all__ = ["Fleet"]
@@ -57,7 +56,7 @@ class Fleet:
         self._ahead: dict[pytest.Item, _Ahead] = {}  # in the order of the items
         self._last: pytest.Item | None = None  # that was started
         self._places: dict[pytest.Item, int] = {}
-        self._is_quiet = True  # the last test has left nothing that another's process would inherit
+        self._holding = Holding(session)
         watch(session.config)
 
     # ---- the item whose turn it is --------------------------------------------------------------
@@ -93,9 +92,10 @@ class Fleet:
         """
         ahead = self._ahead.pop(item, None)
         if ahead is not None and ahead.voyage is not None and ahead.voyage.is_held:
-            if self._is_quiet and not ahead.voyage.is_over:
+            if self._holding.is_right and not ahead.voyage.is_over:
                 ahead.voyage.begin()
             else:  # it lacks what the last test has left, or has died
+                self._holding.end()
                 ahead.voyage.cancel()
                 ahead = None
         self.drop()
@@ -117,7 +117,7 @@ class Fleet:
         if self.session.capacity.jobs == 1:
             self._hold(voyage, nextitem)
             voyage.wait()
-            self._is_quiet = voyage.left_nothing
+            self._holding.learn(voyage)
             return voyage
         ticker = Ticker(self.session.config, self.session.launcher.loop, self._running)
         ticker.start()
@@ -127,40 +127,21 @@ class Fleet:
             ticker.stop()
         return voyage
 
-    # ---- the next one's process, where tests run one at a time ----------------------------------
-
     def _hold(self, voyage: Voyage, nextitem: pytest.Item | None) -> None:
-        if nextitem is not None and not self._ahead and self._may_be_held(nextitem, voyage):
-            self._start_held(nextitem)
-
-    def _may_be_held(self, item: pytest.Item, before: Voyage) -> bool:
-        """Whether nothing is to be done for ``item`` in pytest but to fork."""
-        spec = self.session.spec_of(item)
-        return (
-            isinstance(spec, Spec)
-            and spec.start is Start.FORK
-            and spec.scope is before.spec.scope is Scope.FUNCTION
-            and item.parent is before.run.item.parent
-            and not before.ran_code(before.run.item)
-            and self._is_quiet
-            and not self._suite_listens
-            and self.session.missing is not Missing.SKIP
-            and self.session.ownership_for(spec).is_ready(item)
-        )
-
-    def _start_held(self, item: pytest.Item) -> None:
-        self._last, ahead = item, _Ahead()
-        spec = self.session.spec_of(item)
+        """Where tests run one at a time: have the next one's process made."""
+        if self._ahead:
+            return
+        if nextitem is None or not self._holding.may_hold(nextitem, voyage):
+            self._holding.end()
+            return
+        self._last, ahead = nextitem, _Ahead()
+        spec = self.session.spec_of(nextitem)
         assert isinstance(spec, Spec)
-        self._ahead[item] = ahead
+        self._ahead[nextitem] = ahead
         try:
-            ahead.voyage = self._embark(item, self._after(item), spec, held=True)
+            ahead.voyage = self._embark(nextitem, self._after(nextitem), spec, held=True)
         except (IsolateError, OSError) as error:
             ahead.error = error  # of the item, when its turn comes
-
-    @cached_property
-    def _suite_listens(self) -> bool:
-        return listens_between_tests(self.session.config)
 
     @property
     def is_ahead(self) -> bool:
@@ -169,6 +150,7 @@ class Fleet:
 
     def cancel(self) -> None:
         """End all that was started before its turn."""
+        self._holding.end()
         for item in [*self._ahead]:
             self._forget(item)
 
@@ -191,7 +173,8 @@ class Fleet:
         voyage.prepare(item, nextitem)
         plan = session.plan_for(spec)  # not before: a fixture may have changed the working directory
         plan = session.degrade(plan) if session.missing is Missing.DEGRADE else plan
-        voyage.start(plan, nextitem, held=held)
+        template = self._holding.template(voyage, plan, self._places[item]) if held else None
+        voyage.start(plan, nextitem, held=held, template=template)
         return voyage
 
     # ---- those before their turn ----------------------------------------------------------------

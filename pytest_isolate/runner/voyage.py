@@ -33,6 +33,7 @@ from pytest_isolate.sandbox.messages import Entered, Finish, Interrupted, Messag
 from pytest_isolate.sandbox.moments import Moments
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Body, Result
+from pytest_isolate.sandbox.template import Template
 from pytest_isolate.sandbox.written import Written
 from pytest_isolate.spec import Scope, Spec, Start
 from pytest_isolate.usage import Usage
@@ -160,8 +161,18 @@ class Voyage:
 
     # ---- start, wait, go on, end ----------------------------------------------------------------
 
-    def start(self, plan: Plan, nextitem: pytest.Item | None, *, held: bool = False) -> None:
-        """Fork; if it is ``held``, the test waits for :meth:`begin`. Raises what the machine cannot do."""
+    def start(
+        self,
+        plan: Plan,
+        nextitem: pytest.Item | None,
+        *,
+        held: bool = False,
+        template: Template | None = None,
+    ) -> None:
+        """Fork, or have a template do it; if it is ``held``, the test waits for :meth:`begin`.
+
+        Raises what the machine cannot do.
+        """
         for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
             _flush(stream)  # or the child would write it a second time
         started_s = time.monotonic()
@@ -172,7 +183,29 @@ class Voyage:
         self._streams = None if self._is_alone else Streams(self.run.item.config)
         self.run.nextitem = self._next_aboard(nextitem)
         self._after = nextitem if self.run.nextitem is None else None
-        assignment = worker.Assignment(
+        try:
+            self._flight = self._session.launcher.start(
+                plan,
+                body=self._body(plan, held=held),
+                listener=self,
+                held=held,
+                template=template,
+                item=self._index(self.run.item),
+            )
+        except BaseException:
+            self.close()
+            raise
+        self.name = self._flight.name
+        self._flight.moments.asked, self._flight.moments.started = self._asked_s, started_s
+
+    def make_template(self, plan: Plan) -> Template:
+        """For this test and others like it, as pytest is now. Raises OSError."""
+        self._plan = plan
+        assignment = self._assignment(held=True)
+        return self._session.launcher.make_template(plan, lambda child: worker.serve(assignment, child))
+
+    def _assignment(self, *, held: bool) -> worker.Assignment:
+        return worker.Assignment(
             item=self.run.item,
             nextitem=self.run.nextitem,
             ownership=self._ownership,
@@ -183,17 +216,9 @@ class Voyage:
             warning_filters=None if self._is_alone and not held else self._session.warning_filters,
             streams=self._streams,
         )
-        try:
-            self._flight = self._session.launcher.start(
-                plan, body=self._body(assignment, plan), listener=self, held=held
-            )
-        except BaseException:
-            self.close()
-            raise
-        self.name = self._flight.name
-        self._flight.moments.asked, self._flight.moments.started = self._asked_s, started_s
 
-    def _body(self, assignment: worker.Assignment, plan: Plan) -> Body:
+    def _body(self, plan: Plan, *, held: bool) -> Body:
+        assignment = self._assignment(held=held)
         match self.spec.start:
             case Start.FORK:
                 return lambda child: worker.run(assignment, child)

@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import pytest
@@ -41,8 +41,9 @@ from pytest_isolate.sandbox.messages import (
     WarningRecorded,
 )
 from pytest_isolate.sandbox.roles import Child
+from pytest_isolate.sandbox.template import TemplateChild
 
-__all__ = ["Assignment", "enter", "ignore", "in_child", "run", "run_items"]
+__all__ = ["Assignment", "enter", "ignore", "in_child", "run", "run_items", "serve"]
 
 _in_child = False
 
@@ -99,15 +100,39 @@ def run(assignment: Assignment, child: Child) -> NoReturn:
     )
 
 
+def serve(assignment: Assignment, template: TemplateChild) -> NoReturn:
+    """In a template: what is the same for all of its tests, once; then, in the process of each, the test."""
+    first = assignment.item
+    assignment.adopt(stdin=True)
+    _become_child(template.trace_fd, use_faulthandler=faulthandler.is_enabled())
+    gc.unfreeze()
+    _leave_event_loops()
+    assignment.ownership.disown(first)
+    isolation = assignment.isolation(template.channel)
+    random.setstate(assignment.random_state)  # before anybody notes it
+    _tell_parent(first, template.channel, template.trace_fd)
+    served = template.serve()
+    enter_isolation(replace(isolation, cgroup_paths=served.cgroup_paths))
+    pytest_private.fix_native_id()
+    random.setstate(assignment.random_state)
+    items = first.session.items
+    child = Child(template.channel, template.trace_fd, served.born_s)
+    _run_protocols(items[served.item], None, child, items.__getitem__)
+
+
 def enter(child: Child, *, use_faulthandler: bool) -> None:
     """From here on this process is the child of an isolated test, and says what is enforced."""
+    tell_entered(child.channel.fileno())
+    _become_child(child.faulthandler_fd, use_faulthandler=use_faulthandler)
+
+
+def _become_child(faulthandler_fd: int, *, use_faulthandler: bool) -> None:
     global _in_child  # noqa: PLW0603  one process, one answer
     _in_child = True
-    tell_entered(child.channel.fileno())
-    fd = child.faulthandler_fd
     if use_faulthandler:
-        faulthandler.enable(file=fd)
-    faulthandler.register(STACKS_SIGNAL, file=fd, all_threads=True, chain=True)  # to the default: the end
+        faulthandler.enable(file=faulthandler_fd)
+    # To the default action, too: the end.
+    faulthandler.register(STACKS_SIGNAL, file=faulthandler_fd, all_threads=True, chain=True)
 
 
 def run_items(
@@ -125,12 +150,32 @@ def run_items(
     ``item_at``: the items by their place in the parent's session, as far as they are here; ``names``: nodeids
     there by those here, where they differ; ``release``: has a debugger get the terminal.
     """
-    pytest_private.move_faulthandler(item.config, child.faulthandler_fd)
     reruns.skip_attempts(item, earlier_attempts)
-    relay = _Reporter(item.session, child.channel, names or {})
+    _tell_parent(item, child.channel, child.faulthandler_fd, names, release)
+    _run_protocols(item, nextitem, child, item_at)
+
+
+def _tell_parent(
+    item: pytest.Item,
+    channel: ChildEnd,
+    faulthandler_fd: int,
+    names: Mapping[str, str] | None = None,
+    release: Callable[[], None] = lambda: None,
+) -> None:
+    """Have all that plugins are told go there."""
+    pytest_private.move_faulthandler(item.config, faulthandler_fd)
+    relay = _Reporter(item.session, channel, names or {})
     carry.begin(item.config, relay.send)
     watch(item.config).begin(relay.send, release)
     _divert(item.session, relay)
+
+
+def _run_protocols(
+    item: pytest.Item,
+    nextitem: pytest.Item | None,
+    child: Child,
+    item_at: Callable[[int], pytest.Item | None],
+) -> NoReturn:
     ready_s = time.monotonic()
     if not isinstance(message := child.channel.receive(), Begin):  # no assert: plugins hear of each
         raise ChannelError(f"{message} is no beginning")

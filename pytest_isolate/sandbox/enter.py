@@ -7,6 +7,7 @@ import mmap
 import os
 import resource
 from dataclasses import dataclass
+from typing import Any
 
 from pytest_isolate.kernel.cgroups.base import CgroupEntry
 from pytest_isolate.kernel.namespaces import Namespace
@@ -15,7 +16,15 @@ from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.spec import Environment, EnvMode, Limits
 from pytest_isolate.syscalls._native import ffi, lib
 
-__all__ = ["ENTRY_FAILED", "EntryReport", "NamespaceFds", "enter", "settle_in"]
+__all__ = [
+    "ENTRY_FAILED",
+    "EntryReport",
+    "NamespaceFds",
+    "enter",
+    "entry_files",
+    "entry_request",
+    "settle_in",
+]
 
 ENTRY_FAILED = 120  # the exit status of a child that could not enter; the report says more
 PAGE_BYTES = mmap.PAGESIZE
@@ -37,22 +46,35 @@ TAKEN_OVER = ("HOME", "LOGNAME", "PATH", "PYTHONPATH", "SHELL", "TERM", "TMPDIR"
 TAKEN_OVER_PREFIXES = ("PYTEST_", "COV_CORE_", "COVERAGE_")
 
 
+#: Of ``struct enter_plan``, in its order.
+FIELDS = {
+    Namespace.USER: "user_fd",
+    Namespace.PID: "pid_fd",
+    Namespace.MOUNT: "mnt_fd",
+    Namespace.NET: "net_fd",
+    Namespace.IPC: "ipc_fd",
+    Namespace.UTS: "uts_fd",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class NamespaceFds:
     """Descriptors of a sandbox's namespaces, by namespace."""
 
     fds: dict[Namespace, int]
 
-    def get(self, namespace: Namespace) -> int:
-        return self.fds.get(namespace, -1)
+    def in_order(self) -> list[int]:
+        return [self.fds[namespace] for namespace in FIELDS if namespace in self.fds]
 
 
 class EntryReport:
-    """A page that parent and child share: the process that enters is not the one that was forked."""
+    """On a page that parent and child share: the process that enters is not the one that was forked."""
 
-    def __init__(self) -> None:
-        self._page = mmap.mmap(-1, PAGE_BYTES)
-        self.pointer = ffi.from_buffer("struct enter_result *", self._page)
+    def __init__(self, page: mmap.mmap | None = None, slot: int = 0) -> None:
+        """``slot`` of the results on a page; without one, on a page of its own."""
+        self._page = page if page is not None else mmap.mmap(-1, PAGE_BYTES)
+        self.pointer = ffi.cast("struct enter_result *", ffi.from_buffer(self._page)) + slot
+        self.pointer.pid = self.pointer.step = self.pointer.error = 0
 
     @property
     def pid(self) -> int:
@@ -66,29 +88,41 @@ class EntryReport:
         return (STEP_NAMES[step], int(self.pointer.error)) if step else None
 
 
-def enter(plan: Plan, namespaces: NamespaceFds, entry: CgroupEntry | None, report: EntryReport) -> None:
-    """Go from a freshly forked child into the sandbox; returns in another process, or exits."""
+def entry_request(plan: Plan) -> Any:
+    """``struct enter_plan`` without a cgroup; 0 for a namespace that is to come, -1 for none."""
     request = ffi.new("struct enter_plan *")
-    request.user_fd = namespaces.get(Namespace.USER)
-    request.pid_fd = namespaces.get(Namespace.PID)
-    request.mnt_fd = namespaces.get(Namespace.MOUNT)
-    request.net_fd = namespaces.get(Namespace.NET)
-    request.ipc_fd = namespaces.get(Namespace.IPC)
-    request.uts_fd = namespaces.get(Namespace.UTS)
+    for namespace, name in FIELDS.items():
+        setattr(request, name, 0 if namespace in plan.namespaces else -1)
     request.user_first = plan.user_first
     request.cgroup_namespace = Namespace.CGROUP in plan.namespaces
     request.cgroup_fd = -1
     request.die_with_parent = Namespace.PID not in plan.namespaces
     request.drop_capabilities = plan.capabilities is not None
     request.keep_capabilities = mask(plan.capabilities or frozenset())
-    opened = []
-    if entry is not None:
-        opened = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in entry.tasks]
-        request.tasks_fds[0 : len(opened)] = opened
+    return request
+
+
+def entry_files(entry: CgroupEntry | None) -> list[int]:
+    """Descriptors of what it takes to enter a cgroup, for the caller to close."""
+    if entry is None:
+        return []
+    opened = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in entry.tasks]
+    if entry.directory is not None:
+        opened.append(os.open(entry.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    return opened
+
+
+def enter(plan: Plan, namespaces: NamespaceFds, entry: CgroupEntry | None, report: EntryReport) -> None:
+    """Go from a freshly forked child into the sandbox; returns in another process, or exits."""
+    request = entry_request(plan)
+    for namespace, fd in namespaces.fds.items():
+        setattr(request, FIELDS[namespace], fd)
+    opened = entry_files(entry)
+    if entry is not None and entry.directory is not None:
+        request.cgroup_fd = opened[-1]
+    elif entry is not None:
         request.tasks_count = len(opened)
-        if entry.directory is not None:
-            request.cgroup_fd = os.open(entry.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            opened.append(request.cgroup_fd)
+        request.tasks_fds[0 : len(opened)] = opened
     if lib.isolate_enter(request, report.pointer) != 0:
         os._exit(ENTRY_FAILED)
     for fd in (*opened, *namespaces.fds.values()):

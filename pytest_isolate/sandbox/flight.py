@@ -14,17 +14,14 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
-import traceback
 from collections.abc import Callable
-from typing import NoReturn
 
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.kernel import accounting
 from pytest_isolate.kernel.cgroups.base import Cgroup
 from pytest_isolate.kernel.namespaces import Namespace
-from pytest_isolate.kernel.process import deliver, fork, kill
+from pytest_isolate.kernel.process import deliver, kill
 from pytest_isolate.kernel.surroundings import has_terminal
 from pytest_isolate.outcome import (
     ChannelBroken,
@@ -36,8 +33,9 @@ from pytest_isolate.outcome import (
     TimedOut,
     from_wait_status,
 )
-from pytest_isolate.sandbox.channel import ChildEnd, ParentEnd, open_channel
-from pytest_isolate.sandbox.enter import EntryReport, NamespaceFds, enter, settle_in
+from pytest_isolate.sandbox.birth import Birth, Maker
+from pytest_isolate.sandbox.channel import ParentEnd, open_channel
+from pytest_isolate.sandbox.enter import EntryReport, NamespaceFds
 from pytest_isolate.sandbox.loop import Loop, Timer
 from pytest_isolate.sandbox.messages import (
     Begin,
@@ -54,7 +52,7 @@ from pytest_isolate.sandbox.messages import (
 from pytest_isolate.sandbox.meter import Meter
 from pytest_isolate.sandbox.moments import Moments
 from pytest_isolate.sandbox.plan import Plan
-from pytest_isolate.sandbox.roles import Body, Child, Listener, Result
+from pytest_isolate.sandbox.roles import Listener, Result
 from pytest_isolate.sandbox.trace import Trace
 from pytest_isolate.sandbox.watchdog import Watchdog
 from pytest_isolate.sandbox.written import Written
@@ -84,8 +82,7 @@ class Flight:
         loop: Loop,
         cgroup: Cgroup | None,
         kill_sandbox: Callable[[], None],
-        in_child: Callable[[], None],
-        body: Body,
+        maker: Maker,
         listener: Listener,
         held: bool = False,
     ) -> None:
@@ -94,8 +91,7 @@ class Flight:
         self.cgroup = cgroup
         self._loop = loop
         self._kill_sandbox = kill_sandbox
-        self._in_child = in_child
-        self._body = body
+        self._maker = maker
         self._listener = listener
         self._report = EntryReport()
         self._namespaces = NamespaceFds({})
@@ -110,6 +106,7 @@ class Flight:
         self._verdict: Outcome | None = None  # decided by the parent; else the exit status decides
         self.is_debugged = False  #: somebody sits there
         self._held = held
+        self._is_ordered = False  # a process that is not there yet
         self._ended = False
         self._status: int | None = None
         self._rusage: accounting.Rusage | None = None
@@ -149,7 +146,7 @@ class Flight:
 
     def gone(self) -> None:
         """The sandbox is: a test that was to enter it never will."""
-        if not self._done and not self._pid:
+        if not self._done and not self._pid and not self._is_ordered:
             self._finish(self._verdict or NEVER_BEGUN)
 
     def fork(self) -> None:
@@ -160,11 +157,11 @@ class Flight:
         self._channel, theirs = open_channel()
         self._trace.open()
         self.moments.forked = time.monotonic()
-        pid = fork()
-        if pid == 0:
-            self._run_child(theirs)
-        theirs.close()
-        self._watch_process(pid)
+        entry = self.cgroup.entry if self.cgroup is not None else None
+        self._is_ordered = True
+        with theirs:
+            birth = Birth(theirs, self._trace, self._namespaces, entry)
+            self._report = self._maker.make(birth, self._born)
         self._loop.watch(self._channel, self._read_channel)
         if self.cgroup is not None and (fd := self.cgroup.oom_event_fd()) is not None:
             self._oom_fd = fd
@@ -173,24 +170,15 @@ class Flight:
         if not self._held:
             self._tell(Begin())
 
-    def _run_child(self, theirs: socket.socket) -> NoReturn:
-        born_s = time.monotonic()
-        try:
-            assert self._channel is not None
-            self._in_child()
-            self._channel.close()
-            if self._written is not None:
-                os.close(self._written.scratch_fd)
-            entry = self.cgroup.entry if self.cgroup is not None else None
-            enter(self.plan, self._namespaces, entry, self._report)
-            settle_in(self.plan)
-            channel = ChildEnd(theirs)
-            channel.claim()
-            self._body(Child(channel, self._trace.fd, born_s))
-        except BaseException:
-            self._trace.write(traceback.format_exc())
-        finally:
-            os._exit(1)
+    def _born(self, answer: int) -> None:
+        """The pid, or minus errno."""
+        self._is_ordered = False
+        if answer > 0:
+            self._watch_process(answer)
+        elif self._settling:
+            self._finish(self._verdict or NEVER_BEGUN)
+        else:
+            self.not_built("fork the test", -answer)
 
     def _watch_process(self, pid: int) -> None:
         self._pid = pid
@@ -402,6 +390,13 @@ class Flight:
             if source is not None:
                 self._loop.unwatch(source)
         self.close_descriptors()
+
+    def drop_ours(self) -> None:
+        """In its own child: pytest's side of it."""
+        if self._channel is not None:
+            self._channel.close()
+        if self._written is not None:
+            os.close(self._written.scratch_fd)
 
     def close_descriptors(self) -> None:
         """Also in the child of another test: this one's descriptors are none of its business."""

@@ -29,12 +29,14 @@ from pytest_isolate.kernel.cgroups.detect import open_cgroups
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import Namespace, clone_flags
 from pytest_isolate.kernel.supervisor import Failed, Gone, Ready, Supervisor
+from pytest_isolate.sandbox.birth import Forked
 from pytest_isolate.sandbox.flight import Flight
 from pytest_isolate.sandbox.loop import Loop
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.pool import Berth, Pool
 from pytest_isolate.sandbox.roles import Body, Listener
 from pytest_isolate.sandbox.steps import apply
+from pytest_isolate.sandbox.template import Template, TemplateBody
 from pytest_isolate.syscalls.program import Program
 
 __all__ = ["Launcher"]
@@ -56,6 +58,7 @@ class Launcher:
         self._programs: dict[int, tuple[Plan, Program]] = {}  # by id of the plan, which is kept alive
         self._flights: dict[int, Flight] = {}  # built or being built, by sandbox id
         self._pool = Pool()
+        self._template: Template | None = None
         self._count = 0
         self._trials: dict[int, SetupError | None] = {}
         try:
@@ -120,8 +123,12 @@ class Launcher:
         body: Body,
         listener: Listener,
         held: bool = False,
+        template: Template | None = None,
+        item: int = 0,
     ) -> Flight:
         """Send a child on its way. If it is ``held`` its test waits for :meth:`Flight.begin`.
+
+        With a ``template``, that makes it, and is told the place of the ``item``.
 
         Raises :class:`UnsupportedError` if a limit cannot be enforced.
         """
@@ -129,14 +136,14 @@ class Launcher:
             raise error
         self.loop.run_once(wait=False)  # a berth, or the supervisor itself, may have been killed
         berth = self._pool.take(plan) or self._make_berth(plan)
+        forked = Forked(plan, forget=lambda: self._forget_in_child(flight), body=body)
         flight = Flight(
             plan,
             name=berth.name,
             loop=self.loop,
             cgroup=berth.cgroup,
             kill_sandbox=lambda: self._destroy(berth.sandbox_id),
-            in_child=lambda: self._forget_in_child(flight),
-            body=body,
+            maker=forked if template is None else template.maker(item, berth.cgroup, forked),
             listener=listener,
             held=held,
         )
@@ -147,6 +154,11 @@ class Launcher:
         elif berth.sandbox_id is None:
             self.loop.call_later(0, flight.fork)
         return flight
+
+    def make_template(self, plan: Plan, body: TemplateBody) -> Template:
+        """A copy of pytest as it is now. Only one at a time; the caller closes it. Raises OSError."""
+        self._template = Template(plan, self.loop, forget=self._forget_in_child, body=body)
+        return self._template
 
     def prepare(self, plan: Plan, count: int = 1) -> None:
         """Have sandboxes made for as many tests of this plan, which will start soon."""
@@ -255,14 +267,18 @@ class Launcher:
         if flight.cgroup is not None:
             flight.cgroup.remove(kill=True)
 
-    def _forget_in_child(self, own: Flight) -> None:
+    def _forget_in_child(self, own: Flight | None = None) -> None:
         """In a forked test: nothing of the session is its business."""
+        if self._template is not None:
+            self._template.forget()
         if self._supervisor is not None:
             self._supervisor.forget()
         for fd in self._cgroups.lock_fds if self._cgroups is not None else ():
             os.close(fd)
         for flight in self._flights.values():
-            if flight is not own:
+            if flight is own:
+                flight.drop_ours()
+            else:
                 flight.close_descriptors()
         for berth in self._pool:
             berth.close()
@@ -274,6 +290,8 @@ class Launcher:
         if os.getpid() != self._owner_pid:
             return
         try:
+            if self._template is not None:
+                self._template.close()
             self._wait_until_gone()
         finally:
             if self._supervisor is not None:

@@ -80,6 +80,7 @@ CONSTANTS = [
     "ENTER_CAPABILITIES",
     "ENTER_NO_NEW_PRIVS",
     "ENTER_MAX_TASKS",
+    "TEMPLATE_MAX_TEXT",
 ]
 
 CDEF = (
@@ -106,6 +107,20 @@ CDEF = (
     int isolate_enter(const struct enter_plan *plan, struct enter_result *result);
     int isolate_interrupt(int pid, int signal_number);
     int isolate_tell_entered(int channel_fd);
+
+    struct template_order {
+        uint32_t item, slot, tasks_count, has_cgroup;
+        double born_s;
+        char text[4096];
+    };
+    struct template_places {
+        int orders_fd;
+        int channel_fd, trace_fd;
+        struct enter_result *results;
+        size_t results_bytes;
+    };
+    void isolate_serve(const struct enter_plan *plan, const struct template_places *places,
+                       struct template_order *order);
 """
 )
 
@@ -120,6 +135,7 @@ SOURCE = """
 #include <sys/syscall.h>
 #include "enter.h"
 #include "readback.h"
+#include "template.h"
 #include "wire.h"
 #ifndef AT_RECURSIVE
 #define AT_RECURSIVE 0x8000

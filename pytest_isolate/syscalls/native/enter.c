@@ -1,13 +1,12 @@
 #define _GNU_SOURCE
 #include "enter.h"
+#include "libc_state.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -68,62 +67,10 @@ static long clone_and_leave(struct clone_args *args, size_t size) {
 #endif
 }
 
-/* What the kernel keeps per process and libc believes to be still there. */
-struct libc_state {
-    int *tid;               /* libc's record of the thread id, or NULL where the kernel does not tell */
-    void *robust_list;      /* set_robust_list(2) */
-    size_t robust_list_len;
-    stack_t signal_stack;   /* CLONE_VM without CLONE_VFORK drops it; faulthandler needs it */
-    sigset_t signal_mask;
-};
-
-static void *thread_pointer(void) {
-#if defined(__x86_64__)
-    void *pointer;
-    __asm__("mov %%fs:0, %0" : "=r"(pointer));
-    return pointer;
-#else
-    return __builtin_thread_pointer();
-#endif
-}
-
-static void register_rseq(void) {
-    /* glibc >= 2.35 registers restartable sequences and trusts the cpu number in them; a clone with
-     * CLONE_VM starts without (rseq_fork in kernel/rseq.c). */
-#if defined(SYS_rseq)
-#if defined(__x86_64__)
-    enum { SIGNATURE = 0x53053053 };
-#else
-    enum { SIGNATURE = (int)0xd428bc00 };
-#endif
-    const ptrdiff_t *offset = dlsym(RTLD_DEFAULT, "__rseq_offset");
-    const unsigned *size = dlsym(RTLD_DEFAULT, "__rseq_size");
-    if (offset && size && *size)
-        syscall(SYS_rseq, (char *)thread_pointer() + *offset, *size < 32 ? 32 : *size, 0, SIGNATURE);
-#endif
-}
-
-static void save(struct libc_state *state) {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &state->signal_mask); /* a handler would use the shared stack */
-    state->tid = NULL;
-    prctl(PR_GET_TID_ADDRESS, &state->tid);
-    syscall(SYS_get_robust_list, 0, &state->robust_list, &state->robust_list_len);
-    sigaltstack(NULL, &state->signal_stack);
-    syscall(SYS_set_tid_address, NULL); /* or the kernel would zero it when the first process dies */
-}
-
-static void restore(const struct libc_state *state) {
-    syscall(SYS_set_robust_list, state->robust_list, state->robust_list_len);
-    sigaltstack(&state->signal_stack, NULL);
-    register_rseq();
-    pthread_sigmask(SIG_SETMASK, &state->signal_mask, NULL);
-}
-
 static int hop(int cgroup_fd, struct enter_result *result) {
     struct libc_state state;
-    save(&state);
+    libc_save(&state);
+    syscall(SYS_set_tid_address, NULL); /* or the kernel would zero it when the first process dies */
     struct clone_args args = {
         .flags = CLONE_VM | CLONE_PARENT | CLONE_PARENT_SETTID,
         .parent_tid = (uint64_t)(uintptr_t)&result->pid,
@@ -137,7 +84,7 @@ static int hop(int cgroup_fd, struct enter_result *result) {
         args.cgroup = (uint64_t)cgroup_fd;
     }
     long failed = clone_and_leave(&args, sizeof args);
-    restore(&state);
+    libc_restore(&state);
     errno = failed ? (int)-failed : 0;
     return failed ? -1 : 0;
 }
