@@ -55,7 +55,6 @@ class Fleet:
         self.voyage: Voyage | None = None  #: of the item whose turn it is, or was last
         self._ahead: dict[pytest.Item, _Ahead] = {}  # in the order of the items
         self._last: pytest.Item | None = None  # that was started
-        self._places: dict[pytest.Item, int] = {}
         self._holding = Holding(session)
         watch(session.config)
 
@@ -170,10 +169,10 @@ class Fleet:
     ) -> Voyage:
         session = self.session
         voyage = Voyage(session, item, spec, earlier_attempts)
-        voyage.prepare(item, nextitem)
+        voyage.company.prepare(item, nextitem)
         plan = session.plan_for(spec)  # not before: a fixture may have changed the working directory
         plan = session.degrade(plan) if session.missing is Missing.DEGRADE else plan
-        template = self._holding.template(voyage, plan, self._places[item]) if held else None
+        template = self._holding.template(voyage, plan, self.session.place(item)) if held else None
         voyage.start(plan, nextitem, held=held, template=template)
         return voyage
 
@@ -196,10 +195,7 @@ class Fleet:
         return self._after(last)
 
     def _after(self, item: pytest.Item) -> pytest.Item | None:
-        items = item.session.items
-        if len(self._places) != len(items):
-            self._places = {each: place for place, each in enumerate(items)}
-        place = self._places.get(item, len(items)) + 1
+        items, place = item.session.items, self.session.place(item) + 1
         return items[place] if place < len(items) else None
 
     def _may_start(self, item: pytest.Item) -> bool:

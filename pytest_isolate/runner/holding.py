@@ -41,7 +41,7 @@ class Holding:
             and spec.start is Start.FORK
             and spec.scope is before.spec.scope is Scope.FUNCTION
             and item.parent is before.run.item.parent
-            and not before.ran_code(before.run.item)
+            and not before.company.ran_code(before.run.item)
             and self.is_right
             and not self._suite_listens
             and session.missing is not Missing.SKIP

@@ -177,7 +177,7 @@ class _ItemLog:
         reports, outcome = self._last or self._reports(voyage)
         reports = reruns.forget_superseded([*self._earlier, *reports])
         if reports:
-            reports[0].duration += voyage.shared_s(self._item)
+            reports[0].duration += voyage.company.shared_s(self._item)
         reruns.count_attempts(self._item, reports)
         if voyage.salvaged.text:
             for report in reports:

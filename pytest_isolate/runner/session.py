@@ -62,6 +62,7 @@ class IsolateSession:
         self._seed: int | None = None
         self._fresh_fixtures = fresh_fixtures
         self._ownerships: dict[Spec, Ownership] = {}
+        self._places: dict[pytest.Item, int] = {}
         self.host = Host()
         self.launcher = Launcher(self.host)
         self.inodes = namespace_inodes()
@@ -87,6 +88,13 @@ class IsolateSession:
         """Where what tests leave is kept: as long as pytest keeps what they leave in ``tmp_path``."""
         directory = pytest_private.ensure_basetemp(self.config)
         return os.fspath(directory) if directory is not None else tempfile.mkdtemp(prefix="pytest-isolate-")
+
+    def place(self, item: pytest.Item) -> int:
+        """Among the session's items; of one that is none, past the last."""
+        items = item.session.items
+        if len(self._places) != len(items):
+            self._places = {each: place for place, each in enumerate(items)}
+        return self._places.get(item, len(items))
 
     def ownership_for(self, spec: Spec) -> Ownership:
         """Made once per Spec."""

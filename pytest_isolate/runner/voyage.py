@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -20,9 +20,8 @@ from pytest_isolate.errors import ChannelError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.outcome import Completed, Outcome
 from pytest_isolate.runner import current_test, pytest_private, replay, spawn, worker
-from pytest_isolate.runner.fixtures import Parameters, sandbox_node
+from pytest_isolate.runner.company import Company
 from pytest_isolate.runner.isolation import Isolation
-from pytest_isolate.runner.preparation import Preparation, prepare
 from pytest_isolate.runner.salvage import Salvaged, salvage
 from pytest_isolate.runner.session import IsolateSession
 from pytest_isolate.runner.streams import Streams
@@ -35,7 +34,7 @@ from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Body, Result
 from pytest_isolate.sandbox.template import Template
 from pytest_isolate.sandbox.written import Written
-from pytest_isolate.spec import Scope, Spec, Start
+from pytest_isolate.spec import Spec, Start
 from pytest_isolate.usage import Usage
 from pytest_isolate.values import Keep
 
@@ -78,17 +77,13 @@ class Voyage:
         self._session = session
         self._is_alone = session.capacity.jobs == 1  # no other test runs at the same time
         self._streams: Streams | None = None
-        self._node = sandbox_node(item, spec.scope)
-        self._ownership = session.ownership_for(spec)
-        self._parameters: Parameters = {}
-        self._preparations: dict[pytest.Item, Preparation] = {}
+        self.company = Company(session, item, spec)
         self.spec = spec
         self._earlier_attempts = earlier_attempts
         self._plan: Plan | None = None
         self._flight: Flight | None = None
         self._asked_s = time.monotonic()
         self._result: Result | None = None
-        self._position = 0
         self._after: pytest.Item | None = None  # what needs the next sandbox
         self._failed = False  # any of its tests
         self._cancelled = False
@@ -101,63 +96,6 @@ class Voyage:
         self.is_held = False  #: the process is there, and the test has not begun
         self.lost: Outcome | None = None  #: how the child ended between two tests, which none should
         self.run = TestRun(item=item, nextitem=None)
-
-    # ---- what the parent sets up ----------------------------------------------------------------
-
-    def prepare(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        """Set up what the tests inherit. Later is too late: all that is known to follow is prepared too."""
-        # What the first one says may stay where it is captured, unless a follower's would be added to it.
-        alone = self.spec.scope is Scope.FUNCTION and self._is_alone
-        self._preparations[item] = prepare(item, self._ownership, take_output=not alone)
-        if self.spec.scope is Scope.FUNCTION:
-            return
-        self._parameters = self._ownership.parameters(item)
-        for follower in self._followers(item, nextitem):
-            if not self._may_follow(follower):
-                break
-            self._parameters |= self._ownership.parameters(follower)
-            self._preparations[follower] = prepare(follower, self._ownership, take_output=True)
-
-    def ran_code(self, item: pytest.Item) -> bool:
-        """Whether setting up what ``item`` inherits may have left something in pytest's capture, until the
-        item has ended."""
-        return item not in self._preparations or self._preparations[item].ran_code
-
-    def shared_s(self, item: pytest.Item) -> float:
-        """Seconds that it took to set up what ``item`` inherits."""
-        return self._preparations[item].duration_s if item in self._preparations else 0.0
-
-    def _followers(self, item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pytest.Item]:
-        if nextitem is None:
-            return
-        items = item.session.items
-        at = self._index(item) + 1
-        if hasattr(item.config, "workerinput") or items[at : at + 1] != [nextitem]:
-            yield nextitem  # xdist decides what comes later when it comes to it
-        else:
-            yield from items[at:]
-
-    def _may_follow(self, item: pytest.Item) -> bool:
-        if self._session.spec_of(item) != self.spec or sandbox_node(item, self.spec.scope) is not self._node:
-            return False
-        if self._ownership.outgrown(item):
-            return False
-        wanted, given = self._ownership.parameters(item), self._parameters
-        shared = wanted.keys() & given.keys()
-        return all(pytest_private.is_same_parameter(wanted[each], given[each]) for each in shared)
-
-    def _next_aboard(self, nextitem: pytest.Item | None) -> pytest.Item | None:
-        """``nextitem`` if it can run in this sandbox."""
-        if nextitem is None or self.spec.scope is Scope.FUNCTION or not self._may_follow(nextitem):
-            return None
-        return nextitem if nextitem in self._preparations or self._ownership.is_set_up(nextitem) else None
-
-    def _index(self, item: pytest.Item) -> int:
-        try:
-            self._position = item.session.items.index(item, self._position)
-        except ValueError:
-            self._position = item.session.items.index(item)
-        return self._position
 
     # ---- start, wait, go on, end ----------------------------------------------------------------
 
@@ -181,7 +119,7 @@ class Voyage:
         _ = self.run.item.location  # of the parent's reports; found here, the child need not find it again
         self.start_ts = time.time()
         self._streams = None if self._is_alone else Streams(self.run.item.config)
-        self.run.nextitem = self._next_aboard(nextitem)
+        self.run.nextitem = self.company.next_aboard(nextitem)
         self._after = nextitem if self.run.nextitem is None else None
         try:
             self._flight = self._session.launcher.start(
@@ -190,7 +128,7 @@ class Voyage:
                 listener=self,
                 held=held,
                 template=template,
-                item=self._index(self.run.item),
+                item=self._session.place(self.run.item),
             )
         except BaseException:
             self.close()
@@ -208,8 +146,8 @@ class Voyage:
         return worker.Assignment(
             item=self.run.item,
             nextitem=self.run.nextitem,
-            ownership=self._ownership,
-            preparations={item: p for item, p in self._preparations.items() if not p.is_silent},
+            ownership=self.company.ownership,
+            preparations=self.company.heard,
             isolation=self._isolation,
             earlier_attempts=self._earlier_attempts,
             random_state=self._session.random_state(self.run.item),
@@ -227,14 +165,8 @@ class Voyage:
                 from pytest_isolate.runner import fresh  # noqa: F401
 
                 environ = spawn.session_environ()
-                items = dict(self._all_aboard())
+                items = dict(self.company.all_aboard(self.run.item))
                 return lambda child: spawn.run(assignment, items, child, environ, plan.loader)
-
-    def _all_aboard(self) -> Iterator[tuple[int, pytest.Item]]:
-        """Whatever may come to run in this sandbox, with its place in the session."""
-        for place, item in enumerate(self.run.item.session.items):
-            if item is self.run.item or sandbox_node(item, self.spec.scope) is self._node:
-                yield place, item
 
     def begin(self) -> None:
         """Let the test run, if it is held."""
@@ -254,11 +186,11 @@ class Voyage:
     def go_on(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         """Have the child run ``item``, for which it waits."""
         assert self._flight is not None
-        self._parameters |= self._ownership.parameters(item)
-        self.run = TestRun(item=item, nextitem=self._next_aboard(nextitem))
+        self.company.add(item)
+        self.run = TestRun(item=item, nextitem=self.company.next_aboard(nextitem))
         self._after = nextitem if self.run.nextitem is None else None
-        index = self._index(item)
-        next_index = self._index(self.run.nextitem) if self.run.nextitem is not None else None
+        index = self._session.place(item)
+        next_index = self._session.place(self.run.nextitem) if self.run.nextitem is not None else None
         self._ready()
         self.start_ts = time.time()
         self._flight.go_on(RunNext(index, next_index))

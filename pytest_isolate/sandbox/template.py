@@ -9,10 +9,10 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
-import signal
 import socket
 import struct
 import traceback
@@ -35,6 +35,8 @@ __all__ = ["Served", "Template", "TemplateBody", "TemplateChild"]
 ORDER = struct.Struct("=IIIId")
 ANSWER = struct.Struct("=i")
 RESULT_BYTES: int = ffi.sizeof("struct enter_result")
+#: How long it may take to make a process.
+PATIENCE_S = 5.0
 SLOTS = mmap.PAGESIZE // RESULT_BYTES
 
 
@@ -141,14 +143,11 @@ class Template:
         return report
 
     def _receive(self) -> None:
-        try:
-            answer = self._socket.recv(ANSWER.size)
-        except OSError:
-            answer = b""
-        if len(answer) == ANSWER.size:
-            self._waiting.popleft()(*ANSWER.unpack(answer))
+        answer = self._next_answer()
+        if answer is None:
+            self.close()  # somebody has killed it
         else:
-            self.close()  # somebody killed it
+            self._waiting.popleft()(answer)
 
     def forget(self) -> None:
         """In a forked child: neither orders nor results are its business."""
@@ -156,36 +155,27 @@ class Template:
         self._page.close()
 
     def close(self) -> None:
-        """End it, and wait until it is gone: it holds what pytest has open."""
+        """Make what was ordered, then end it, and wait until it is gone: it holds what pytest has open."""
         if not self.is_alive:
             return
         self._loop.unwatch(self._socket)
-        kill(self._pid, signal.SIGKILL)
-        self._wait()
-        for answer in self._late_answers():
+        self._socket.settimeout(PATIENCE_S)
+        while self._waiting and (answer := self._next_answer()) is not None:
             self._waiting.popleft()(answer)
+        kill(self._pid)
         self._socket.close()
-        while self._waiting:
-            self._waiting.popleft()(-1)
-
-    def _wait(self) -> None:
-        try:
+        with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored, or somebody else waited for it
             os.waitpid(self._pid, 0)
-        except ChildProcessError:
-            return  # SIGCHLD is ignored, or somebody else has waited for it
+        while self._waiting:
+            self._waiting.popleft()(-errno.ECHILD)
 
-    def _late_answers(self) -> list[int]:
-        """Of processes that were made before it died."""
-        self._socket.setblocking(False)
-        answers: list[int] = []
-        while True:
-            try:
-                answer = self._socket.recv(ANSWER.size)
-            except OSError:
-                return answers
-            if len(answer) != ANSWER.size:
-                return answers
-            answers += ANSWER.unpack(answer)
+    def _next_answer(self) -> int | None:
+        """None if it has died, or does not answer."""
+        try:
+            answer = self._socket.recv(ANSWER.size)
+        except OSError:
+            return None
+        return int(ANSWER.unpack(answer)[0]) if len(answer) == ANSWER.size else None
 
 
 @dataclass(frozen=True, slots=True)
