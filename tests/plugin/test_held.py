@@ -216,3 +216,148 @@ def test_records_of_held_tests_are_of_their_own_time(run: Runner) -> None:
     assert second["start_ts"] - first["start_ts"] >= 0.5
     assert second["wall_s"] < 0.3
     assert second["overhead_s"] < 0.4, json.dumps(second)
+
+
+# ---- and many of them are made by a template ------------------------------------------------------------
+
+MANY = "@pytest.mark.parametrize('i', range(12))"
+
+
+@pytest.mark.vm
+def test_pytest_itself_forks_for_few_of_many_tests(run: Runner, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        import os
+        FORKS = []
+        os.register_at_fork(after_in_parent=lambda: FORKS.append(os.getpid()))
+        def pytest_terminal_summary(terminalreporter):
+            terminalreporter.write_line(f"forks: {FORKS.count(os.getpid())}")
+        """
+    )
+    inner = run(f"import os, pytest\n{MANY}\ndef test_it(i): assert os.getppid() == 0")
+    assert inner.outcomes == {"passed": 12}
+    (forks,) = (int(line.split()[1]) for line in inner.out.splitlines() if line.startswith("forks: "))
+    assert forks <= 4
+
+
+def test_each_is_what_a_fork_of_pytest_is(run: Runner) -> None:
+    inner = run(
+        f"""
+        import os, pytest, random, signal, subprocess, threading, time
+
+        STATE = random.getstate()
+        {MANY}
+        def test_it(i, isolation, tmp_path):
+            assert STATE == random.getstate()
+            assert isolation and isolation.usage().pids_peak != 0
+            name = isolation.cgroup_paths[0].rpartition("/")[2] if isolation.cgroup_paths else ""
+            with open("/proc/self/cgroup") as file:
+                assert name in file.read() or "cgroup" in os.readlink("/proc/self/ns/cgroup")
+            assert threading.get_native_id() == threading.main_thread().native_id == os.getpid()
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            assert subprocess.run(["true"]).returncode == 0
+            thread = threading.Thread(target=time.sleep, args=(0.001,))
+            thread.start()
+            thread.join()
+            (tmp_path / "file").write_text("x")
+            pid = os.fork()
+            if pid == 0:
+                os._exit(3)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+        """
+    )
+    assert inner.outcomes == {"passed": 12}
+    assert len({record["sandbox"] for record in inner.records}) == 12
+
+
+def test_a_template_that_dies_is_noticed_by_nobody(run: Runner, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        import os, signal, threading, time
+        KILLED = []
+
+        def kill_templates():
+            while True:
+                time.sleep(0.1)
+                with open(f"/proc/self/task/{os.getpid()}/children") as file:
+                    children = list(map(int, file.read().split()))
+                for pid in children:
+                    try:
+                        with open(f"/proc/{pid}/stat") as file:
+                            state = file.read().rpartition(")")[2].split()[0]
+                        exe = os.readlink(f"/proc/{pid}/exe")
+                        same = os.stat(f"/proc/{pid}/ns/mnt").st_ino == os.stat("/proc/self/ns/mnt").st_ino
+                    except OSError:
+                        continue
+                    if "python" in exe and same and state == "S":
+                        KILLED.append(pid)
+                        os.kill(pid, signal.SIGKILL)
+
+        def pytest_collection_finish(session):
+            threading.Thread(target=kill_templates, daemon=True).start()
+
+        def pytest_sessionfinish():
+            assert KILLED
+        """
+    )
+    inner = run(f"import pytest, time\n{MANY}\ndef test_it(i): time.sleep(0.05)")
+    assert inner.outcomes == {"passed": 12}
+
+
+def test_what_pytest_closes_is_closed(run: Runner) -> None:
+    inner = run(
+        f"""
+        import pytest, subprocess
+
+        @pytest.fixture(scope="module")
+        def cat():
+            with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+                yield process
+                process.stdin.close()
+                assert process.wait(10) == 0  # unless somebody else has the pipe open
+
+        {MANY}
+        def test_it(cat, i): pass
+
+        def test_last(): pass
+        """
+    )
+    assert inner.outcomes == {"passed": 13}
+
+
+def test_a_timeout_shows_the_stack(run: Runner) -> None:
+    inner = run(
+        f"""
+        import pytest, time
+        {MANY}
+        def test_it(i):
+            if i == 9: time.sleep(60)
+        """,
+        "--isolate-timeout=1s",
+    )
+    assert inner.outcomes == {"passed": 11, "failed": 1}
+    assert "timeout 1.0 s" in inner.out
+    assert "time.sleep(60)" in inner.out or "in test_it" in inner.out
+
+
+def test_kinds_of_tests_side_by_side(run: Runner) -> None:
+    inner = run(
+        f"""
+        import pytest
+        {MANY}
+        def test_small(i): pass
+        {MANY}
+        @pytest.mark.isolated(hostname="other")
+        def test_other(i):
+            import socket
+            assert socket.gethostname() == "other"
+        class TestIt:
+            {MANY}
+            def test_it(self, i): assert i != 5
+        {MANY}
+        @pytest.mark.not_isolated(reason="plain")
+        def test_plain(i): pass
+        """
+    )
+    assert inner.outcomes == {"passed": 47, "failed": 1}
