@@ -90,13 +90,8 @@ class Fleet:
         Raises what the machine cannot do.
         """
         ahead = self._ahead.pop(item, None)
-        if ahead is not None and ahead.voyage is not None and ahead.voyage.is_held:
-            if self._holding.is_right and not ahead.voyage.is_over:
-                ahead.voyage.begin()
-            else:  # it lacks what the last test has left, or has died
-                self._holding.end()
-                ahead.voyage.cancel()
-                ahead = None
+        if ahead is not None and self.session.capacity.jobs == 1 and not self._begin_held(ahead.voyage):
+            ahead = None
         self.drop()
         if ahead is None:
             self.voyage = self._embark(item, nextitem, spec, earlier_attempts)
@@ -141,6 +136,16 @@ class Fleet:
             ahead.voyage = self._embark(nextitem, self._after(nextitem), spec, held=True)
         except (IsolateError, OSError) as error:
             ahead.error = error  # of the item, when its turn comes
+
+    def _begin_held(self, voyage: Voyage | None) -> bool:
+        """Whether it may: it may lack what the last test has left, or have died, or not have come to be."""
+        if voyage is not None and self._holding.is_right and not voyage.is_over:
+            voyage.begin()
+            return True
+        self._holding.end()
+        if voyage is not None:
+            voyage.cancel()
+        return False
 
     @property
     def is_ahead(self) -> bool:

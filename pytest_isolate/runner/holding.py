@@ -7,6 +7,7 @@ wrong.
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
 
 import pytest
@@ -31,6 +32,7 @@ class Holding:
         self._template: Template | None = None
         self._parent: object = None  # of the items that the template serves
         self._uneventful = WORTHWHILE  # tests in a row
+        self._threads = threading.active_count()  # of pytest itself, and of plugins
 
     def may_hold(self, item: pytest.Item, before: Voyage) -> bool:
         """Whether nothing is to be done for ``item`` in pytest but to fork."""
@@ -44,6 +46,7 @@ class Holding:
             and not before.company.ran_code(before.run.item)
             and self.is_right
             and not self._suite_listens
+            and threading.active_count() <= self._threads  # what runs beside pytest may change what it has
             and session.missing is not Missing.SKIP
             and session.ownership_for(spec).is_ready(item)
         )

@@ -218,6 +218,31 @@ def test_records_of_held_tests_are_of_their_own_time(run: Runner) -> None:
     assert second["overhead_s"] < 0.4, json.dumps(second)
 
 
+def test_what_a_thread_of_a_fixture_does_is_there(run: Runner) -> None:
+    inner = run(
+        """
+        import pytest, threading, time
+
+        @pytest.fixture(scope="module")
+        def clock():
+            now, stop = [time.monotonic()], threading.Event()
+            def tick():
+                while not stop.wait(0.005): now[0] = time.monotonic()
+            thread = threading.Thread(target=tick)
+            thread.start()
+            yield now
+            stop.set()
+            thread.join()
+
+        @pytest.mark.parametrize("i", range(6))
+        def test_it(clock, i):
+            assert time.monotonic() - clock[0] < 0.25
+            time.sleep(0.3)
+        """
+    )
+    assert inner.outcomes == {"passed": 6}
+
+
 # ---- and many of them are made by a template ------------------------------------------------------------
 
 MANY = "@pytest.mark.parametrize('i', range(12))"
