@@ -22,6 +22,7 @@ LARGE = (
     Case("trivial", 10_000, 0, ("plain pytest", "fork only", "isolated")),
     Case("trivial", 200, 160, FEW),
     Case("trivial", 50, 960, FEW),
+    Case("trivial", 100, 0, ("plain pytest", "fork only", "isolated")),
     Case("25 ms of cpu", 100, 0),
     Case("25 ms of sleep", 100, 0),
 )
