@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -81,18 +82,21 @@ def _title(case: Case) -> str:
 
 
 def _plot(results: Sequence[Result]) -> str:
-    """Milliseconds added to a test; bars that are too long are cut, and say so by their number."""
+    """Milliseconds added to a test; bars that are many times longer than most are cut."""
     shown = [r for r in results if r.added_wall_ms > 0]
-    usual = sorted(r.added_wall_ms for r in shown)[-4 if len(shown) > 4 else -1]
-    scale = WIDTH / (usual * 1.2)
+    most = 5 * statistics.median(r.added_wall_ms for r in shown)
+    scale = WIDTH / (1.2 * max(r.added_wall_ms for r in shown if r.added_wall_ms <= most))
     rows = []
     for number, r in enumerate(shown):
         y = number * (BAR + GAP) + GAP
         width = min(r.added_wall_ms * scale, WIDTH)
         color = "#2a7f62" if r.runner.startswith("isolated") else "#9aa5ae"
+        is_cut = r.added_wall_ms > most
+        cut = f'<path d="M{WIDTH + LEFT - 30} {y - 2}l-6 {BAR + 4}" stroke="#fff" stroke-width="5"/>'
         rows.append(
             f'<text x="{LEFT - 8}" y="{y + 12}" text-anchor="end">{escape(r.runner)}</text>'
             f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR}" rx="2" fill="{color}"/>'
+            f"{cut if is_cut else ''}"
             f'<text x="{LEFT + width + 6:.1f}" y="{y + 12}">{r.added_wall_ms:.1f} ms</text>'
         )
     height = len(shown) * (BAR + GAP) + GAP
