@@ -93,7 +93,7 @@ class Flight:
         self._kill_sandbox = kill_sandbox
         self._maker = maker
         self._listener = listener
-        self._report = EntryReport()
+        self._report: EntryReport  # there when a process was asked for
         self._namespaces = NamespaceFds({})
         self._written: Written | None = None
         self._channel: ParentEnd | None = None
