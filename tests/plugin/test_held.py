@@ -22,14 +22,14 @@ FORKED = """
 """
 
 
-def dedented(*sources: str) -> str:
+def together(*sources: str) -> str:
     return "\n".join(map(textwrap.dedent, sources))
 
 
 @pytest.mark.vm
 def test_the_next_process_is_there_before_its_test_begins(run: Runner) -> None:
     inner = run(
-        dedented(
+        together(
             FORKED,
             """
             import pytest
@@ -161,16 +161,27 @@ def test_a_held_process_that_dies_is_made_again(run: Runner, pytester: pytest.Py
         """
         import os, signal, threading, time
 
-        def kill_last_child():
-            time.sleep(0.3)
+        def in_sandboxes():
+            own = os.stat("/proc/self/ns/pid").st_ino
             with open(f"/proc/self/task/{os.getpid()}/children") as file:
-                last = max(map(int, file.read().split()))
-            KILLED.append(last)
-            os.kill(last, signal.SIGKILL)
+                for pid in file.read().split():
+                    try:
+                        if os.stat(f"/proc/{pid}/ns/pid").st_ino != own:
+                            yield int(pid)
+                    except OSError:
+                        continue
+
+        def kill_the_second():
+            seen = []
+            while len(seen) < 2:
+                seen += [pid for pid in in_sandboxes() if pid not in seen]
+                time.sleep(0.002)
+            KILLED.append(seen[1])
+            os.kill(seen[1], signal.SIGKILL)
 
         KILLED = []
         def pytest_collection_finish(session):
-            threading.Thread(target=kill_last_child, daemon=True).start()
+            threading.Thread(target=kill_the_second, daemon=True).start()
         def pytest_sessionfinish():
             assert len(KILLED) == 1
         """
