@@ -67,6 +67,18 @@ class _File(NamedTuple):
     size_bytes: int
 
 
+class _Stock(NamedTuple):
+    """Of a tmpfs. Whatever is made takes the next inode number (since Linux 5.9), and each name one of the free
+    inodes, also that of a link (shmem_reserve_inode in mm/shmem.c)."""
+
+    free_blocks: int
+    free_inodes: int
+    probe_inode: int  #: of a file without a name, made for this and gone
+
+    def if_nothing_is_written(self) -> _Stock:
+        return self._replace(probe_inode=self.probe_inode + 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """The files of one sandbox, for as long as ``scratch_fd`` is open: longer than the sandbox lives."""
@@ -74,17 +86,17 @@ class Written:
     scratch_fd: int
     layers: tuple[Layer, ...]
     placeholders: frozenset[str]  #: empty files that only carry a mount
-    room: tuple[int, int] | None = None  #: of the scratch tmpfs before anything was written
+    start: _Stock | None = None  #: of the scratch tmpfs before anything was written
 
     @classmethod
     def begin(cls, scratch_fd: int, layers: tuple[Layer, ...], placeholders: frozenset[str]) -> Written:
         """For a sandbox in which nothing runs yet."""
-        return cls(scratch_fd, layers, placeholders, _room(scratch_fd))
+        return cls(scratch_fd, layers, placeholders, _take_stock(scratch_fd))
 
     def count(self) -> tuple[int | None, int | None]:
         """(files, bytes); Nones where that cannot be told. Regular files only, as they are now: what the test
         has deleted again is not counted."""
-        if self.room is not None and _room(self.scratch_fd) == self.room:
+        if self.start is not None and _take_stock(self.scratch_fd) == self.start.if_nothing_is_written():
             return 0, 0
         files = size_bytes = 0
         try:
@@ -141,13 +153,18 @@ class Written:
         return copied
 
 
-def _room(scratch_fd: int) -> tuple[int, int] | None:
-    """Blocks and inodes that are free; each name takes an inode, also that of a link (mm/shmem.c).
-
-    None where the kernel does not count them: a tmpfs without a limit.
-    """
-    status = os.fstatvfs(scratch_fd)
-    return (status.f_bfree, status.f_ffree) if status.f_blocks and status.f_files else None
+def _take_stock(scratch_fd: int) -> _Stock | None:
+    """None where the kernel does not tell: a tmpfs without a limit, or no tmpfs."""
+    try:
+        probe = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=scratch_fd)
+        try:
+            inode = os.fstat(probe).st_ino
+        finally:
+            os.close(probe)
+        status = os.fstatvfs(scratch_fd)
+    except OSError:
+        return None
+    return _Stock(status.f_bfree, status.f_ffree, inode) if status.f_blocks and status.f_files else None
 
 
 def _walk(

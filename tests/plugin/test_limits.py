@@ -177,6 +177,19 @@ def test_tmp_size(run: Runner) -> None:
 
 
 @pytest.mark.vm
+def test_a_written_file_is_counted_in_place_of_a_removed_directory(run: Runner) -> None:
+    """As many names and blocks as before, and yet something new."""
+    inner = run(
+        """
+        import os
+        def test_it():
+            os.rmdir("/run/lock")
+            open("/run/made", "w").close()
+        """
+    )
+    assert inner.record("test_it")["written_files"] == 1
+
+
 def test_written_files_are_counted(run: Runner) -> None:
     inner = run(
         """
