@@ -39,7 +39,7 @@ class TerminalSection:
         width = config.get_terminal_writer().fullwidth
         if terminalreporter.verbosity < 0:
             line = one_line(self._collected) if terminalreporter.verbosity == -1 else None
-            lines = [line, *problem] if line is not None else problem
+            lines = [*([line] if line is not None else []), *self._collected.profile.table(), *problem]
         else:
             lines = section(self._collected, self._top, width, self._records(config))
             lines += problem

@@ -44,6 +44,10 @@ def test_nothing_is_said_without_the_option(run: Runner) -> None:
     assert "where the time" not in inner.out
 
 
+def test_who_asks_is_answered_under_quiet_too(run: Runner) -> None:
+    assert "where the time of a test goes" in run(SOURCE, "--isolate-profile", "-q").out
+
+
 @pytest.mark.parametrize("option", ["--isolate-jobs=2", "-n2", "--isolate-start=spawn"])
 def test_stages_are_told_however_tests_run(run: Runner, option: str) -> None:
     inner = run(SOURCE, "--isolate-profile", option)
@@ -64,5 +68,5 @@ def test_a_test_that_dies_has_the_stages_it_came_to(run: Runner) -> None:
     inner = run("import os\ndef test_it(): os.abort()", "--isolate-profile")
     (record,) = inner.records
     assert record["reason"] == "signal"
-    assert {"fork", "reap"} <= {*record["stages"]} | {"reap"}
+    assert {"prepare", "sandbox", "fork"} <= {*record["stages"]}
     assert "test" not in record["stages"]
