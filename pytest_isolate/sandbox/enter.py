@@ -17,7 +17,6 @@ from pytest_isolate.spec import Environment, EnvMode, Limits
 from pytest_isolate.syscalls._native import ffi, lib
 
 __all__ = [
-    "ENTRY_FAILED",
     "EntryReport",
     "NamespaceFds",
     "enter",
@@ -26,7 +25,6 @@ __all__ = [
     "settle_in",
 ]
 
-ENTRY_FAILED = 120  # the exit status of a child that could not enter; the report says more
 PAGE_BYTES = mmap.PAGESIZE
 
 STEP_NAMES = {
@@ -124,7 +122,7 @@ def enter(plan: Plan, namespaces: NamespaceFds, entry: CgroupEntry | None, repor
         request.tasks_count = len(opened)
         request.tasks_fds[0 : len(opened)] = opened
     if lib.isolate_enter(request, report.pointer) != 0:
-        os._exit(ENTRY_FAILED)
+        os._exit(lib.ENTRY_FAILED)
     for fd in (*opened, *namespaces.fds.values()):
         os.close(fd)
 

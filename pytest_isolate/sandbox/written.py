@@ -68,8 +68,8 @@ class _File(NamedTuple):
 
 
 class _Stock(NamedTuple):
-    """Of a tmpfs. Whatever is made takes the next inode number (since Linux 5.9), and each name one of the free
-    inodes, also that of a link (shmem_reserve_inode in mm/shmem.c)."""
+    """Of a tmpfs. Whatever is made takes the next inode number (since Linux 5.9), and each name one of the
+    free inodes, also that of a link (shmem_reserve_inode in mm/shmem.c)."""
 
     free_blocks: int
     free_inodes: int

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+
 from pytest_isolate.kernel import supervisor
-from pytest_isolate.sandbox import enter
+from pytest_isolate.kernel.process import effective_capabilities
+from pytest_isolate.kernel.readback import namespace_inodes, tell_entered
+from pytest_isolate.sandbox import enter, template
+from pytest_isolate.sandbox.channel import open_channel
+from pytest_isolate.sandbox.messages import Entered
 from pytest_isolate.syscalls import program
 from pytest_isolate.syscalls._native import ffi, lib
 
@@ -12,6 +18,26 @@ def test_struct_sizes() -> None:
     assert program.OP.size == ffi.sizeof("struct op") == supervisor.OP_BYTES
     assert supervisor.REQUEST.size == ffi.sizeof("struct request")
     assert supervisor.REPLY.size == ffi.sizeof("struct reply")
+
+
+def test_orders_of_a_template() -> None:
+    assert template.ORDER.size == ffi.offsetof("struct template_order", "text")
+    assert template.ORDER.size + lib.TEMPLATE_MAX_TEXT == ffi.sizeof("struct template_order")
+
+
+def test_what_c_says_of_an_entered_process_is_a_message() -> None:
+    ours, theirs = open_channel()
+    with theirs:
+        tell_entered(theirs.fileno())
+        (message,) = ours.receive()
+    ours.close()
+    assert isinstance(message, Entered)
+    assert message.evidence["namespaces"] == namespace_inodes()
+    assert message.evidence["limits"]["RLIMIT_NOFILE"] == str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    assert int(message.evidence["capabilities"], 16) == effective_capabilities()
+    assert {*message.evidence} == {
+        "namespaces", "root", "capabilities", "no_new_privs", "seccomp", "limits"
+    }  # fmt: skip
 
 
 def test_entry_report_fits_its_page() -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import time
 
 from pytest_isolate.errors import SetupError
+from pytest_isolate.kernel.process import kill
 
 __all__ = [
     "REMOVE_TIMEOUT_S",
@@ -120,8 +120,7 @@ def kill_tree(directory: str) -> None:
         if not fresh:
             return
         for pid in fresh:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+            kill(pid)
         signalled |= fresh
 
 

@@ -7,6 +7,9 @@
 
 enum { ENTER_MAX_TASKS = 8 };
 
+/* The exit status of a child that could not enter; the result says more. */
+enum { ENTRY_FAILED = 120 };
+
 enum enter_step {
     ENTER_CGROUP = 1,
     ENTER_USER_NAMESPACE,

@@ -17,8 +17,6 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ENTRY_FAILED = 120 }; /* as sandbox/enter.py has it */
-
 struct received {
     int fds[TEMPLATE_MAX_FDS];
     int count;
