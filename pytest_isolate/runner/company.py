@@ -26,11 +26,14 @@ class Company:
         self._parameters: Parameters = {}
         self._preparations: dict[pytest.Item, Preparation] = {}
 
-    def prepare(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        """Set up what the tests inherit. Later is too late: all that is known to follow is prepared too."""
+    def prepare(self, item: pytest.Item, nextitem: pytest.Item | None, *, is_ready: bool = False) -> None:
+        """Set up what the tests inherit. Later is too late: all that is known to follow is prepared too.
+
+        ``is_ready``: somebody has looked, and there is nothing to do for ``item``.
+        """
         # What the first one says may stay where it is captured, unless a follower's would be added to it.
         alone = self.spec.scope is Scope.FUNCTION and self._session.capacity.jobs == 1
-        self._preparations[item] = prepare(item, self.ownership, take_output=not alone)
+        self._preparations[item] = prepare(item, self.ownership, take_output=not alone, is_ready=is_ready)
         if self.spec.scope is Scope.FUNCTION:
             return
         self._parameters = self.ownership.parameters(item)

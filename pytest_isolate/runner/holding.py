@@ -60,10 +60,13 @@ class Holding:
         """Whether a process made before the last test ended is what it would be, were it made now."""
         return self._uneventful > 0
 
-    def template(self, voyage: Voyage, plan: Plan, place: int) -> Template | None:
+    def template(self, voyage: Voyage, plan: Plan) -> Template | None:
         """What is to make the process of an item that may be held; None: pytest itself."""
         item = voyage.run.item
         template = self._template
+        items, place = item.session.items, self._session.place(item)
+        if place == len(items):  # a plugin's own, which no place names
+            return None
         if (
             template is not None
             and template.is_alive
@@ -72,7 +75,8 @@ class Holding:
         ):
             return template
         self.end()
-        far = item.session.items[place + WORTHWHILE - 1 : place + WORTHWHILE]
+        last = place + WORTHWHILE - 1
+        far = items[last : last + 1]
         if self._uneventful >= WORTHWHILE and far and far[0].parent is item.parent:
             self._template, self._parent = voyage.make_template(plan), item.parent
         return self._template

@@ -92,9 +92,11 @@ class IsolateSession:
     def place(self, item: pytest.Item) -> int:
         """Among the session's items; of one that is none, past the last."""
         items = item.session.items
-        if len(self._places) != len(items):
+        place = self._places.get(item, len(items))
+        if items[place : place + 1] != [item]:  # plugins may change the list as the session goes on
             self._places = {each: place for place, each in enumerate(items)}
-        return self._places.get(item, len(items))
+            place = self._places.get(item, len(items))
+        return place
 
     def ownership_for(self, spec: Spec) -> Ownership:
         """Made once per Spec."""

@@ -97,10 +97,10 @@ class Template:
         self._count = 0
         self._waiting: deque[Callable[[int], None]] = deque()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._pid = fork()
-        if self._pid == 0:
-            self._run(theirs, forget, body)
-        theirs.close()
+        with theirs:
+            self._pid = fork()
+            if self._pid == 0:
+                self._run(theirs, forget, body)
         loop.watch(self._socket, self._receive)
 
     def _run(self, theirs: socket.socket, forget: Callable[[], None], body: TemplateBody) -> NoReturn:

@@ -397,3 +397,20 @@ def test_kinds_of_tests_side_by_side(run: Runner) -> None:
         """
     )
     assert inner.outcomes == {"passed": 47, "failed": 1}
+
+
+def test_items_may_change_their_places_as_the_session_goes_on(run: Runner, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        import pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtest_protocol(item, nextitem):
+            items = item.session.items
+            if items.index(item) == 5:
+                items[6:] = reversed(items[6:])
+        """
+    )
+    inner = run(f"import pytest\n{MANY}\ndef test_it(i, record_property): record_property('i', i)", "-rA")
+    assert inner.outcomes == {"passed": 12}
+    assert len({record["nodeid"] for record in inner.records}) == 12
