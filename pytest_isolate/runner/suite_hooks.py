@@ -14,6 +14,7 @@ import pytest
 
 __all__ = ["listens_between_tests"]
 
+OURS = __name__.partition(".")[0]
 #: What is called in pytest's process after one test has begun and before the next one does.
 BETWEEN_TESTS = (
     "pytest_runtest_logstart",
@@ -36,6 +37,8 @@ def listens_between_tests(config: pytest.Config) -> bool:
 
 def _is_of_suite(plugin: object, root: str) -> bool:
     module = plugin if isinstance(plugin, ModuleType) else sys.modules.get(type(plugin).__module__)
+    if getattr(module, "__name__", "").partition(".")[0] == OURS:
+        return False  # in a checkout it is below the root
     path = getattr(module, "__file__", None) or ""
     is_installed = f"{os.sep}site-packages{os.sep}" in path or f"{os.sep}dist-packages{os.sep}" in path
     return os.path.basename(path) == "conftest.py" or (path.startswith(root) and not is_installed)

@@ -259,6 +259,7 @@ class Flight:
         assert self._channel is not None
         self._watchdog.start_deadline()
         self._channel.renew()
+        self.moments.begun = time.monotonic()
         try:
             self._channel.send(message)
         except ChannelError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pytest_isolate.errors import ChannelError
 
@@ -37,7 +38,7 @@ class Moments:
     born: float | None = None  #: the child's first instruction in Python
     entered: float | None = None  #: the sandbox, with all that it takes away
     ready: float | None = None  #: to run the test, once told to
-    begun: float | None = None
+    begun: float | None = None  #: the test; until the child says when, when it was told to
     ended: float | None = None  #: the test's whole protocol
     received: float | None = None  #: its last message
     done: float | None = None  #: reaped, and measured
@@ -48,7 +49,8 @@ class Moments:
         for name, at in zip(OF_CHILD, told, strict=False):
             if at is not None and type(at) is not float:
                 raise ChannelError(f"no time: {at!r}")
-            setattr(self, name, self.believable(at) if at is not None else None)
+            if at is not None:
+                setattr(self, name, self.believable(at))
 
     def believable(self, at: float) -> float:
         """The child's own time of an event, which pytest may come to read later; within what is possible."""
@@ -60,7 +62,8 @@ class Moments:
 
     def _known(self) -> Iterator[tuple[str, float, float]]:
         known = [(name, at) for name, of in STAGES.items() if (at := getattr(self, of)) is not None]
-        ends = [*(at for _, at in known[1:]), self.logged]
-        for (name, begin), end in zip(known, ends, strict=False):
-            if end is not None:
-                yield name, begin, max(end, begin)
+        known += [("", self.logged)] if self.logged is not None else []
+        begin = 0.0
+        for (name, at), (_, end) in pairwise(known):
+            begin = max(begin, at)  # a process may be told to begin before it has entered
+            yield name, begin, max(end, begin)

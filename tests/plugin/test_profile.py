@@ -65,8 +65,9 @@ def test_tests_of_one_sandbox_have_what_is_theirs(run: Runner) -> None:
 
 
 def test_a_test_that_dies_has_the_stages_it_came_to(run: Runner) -> None:
-    inner = run("import os\ndef test_it(): os.abort()", "--isolate-profile")
+    inner = run("import os, time\ndef test_it(): time.sleep(0.5); os.abort()", "--isolate-profile")
     (record,) = inner.records
     assert record["reason"] == "signal"
     assert {"prepare", "sandbox", "fork"} <= {*record["stages"]}
-    assert "test" not in record["stages"]
+    assert "report" not in record["stages"]
+    assert record["stages"]["test"] >= 0.5 > record["stages"]["set-up"]
