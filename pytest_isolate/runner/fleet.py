@@ -90,8 +90,8 @@ class Fleet:
         Raises what the machine cannot do.
         """
         ahead = self._ahead.pop(item, None)
-        if ahead is not None and self.session.capacity.jobs == 1 and not self._begin_held(ahead.voyage):
-            ahead = None
+        if ahead is not None and ahead.voyage is not None and ahead.voyage.is_held:
+            ahead = ahead if self._begin_held(ahead.voyage) else None
         self.drop()
         if ahead is None:
             self.voyage = self._embark(item, nextitem, spec, earlier_attempts)
@@ -128,23 +128,21 @@ class Fleet:
         if nextitem is None or not self._holding.may_hold(nextitem, voyage):
             self._holding.end()
             return
-        self._last, ahead = nextitem, _Ahead()
         spec = self.session.spec_of(nextitem)
         assert isinstance(spec, Spec)
-        self._ahead[nextitem] = ahead
         try:
-            ahead.voyage = self._embark(nextitem, self._after(nextitem), spec, held=True)
-        except (IsolateError, OSError) as error:
-            ahead.error = error  # of the item, when its turn comes
+            held = self._embark(nextitem, self._after(nextitem), spec, held=True)
+        except (IsolateError, OSError):
+            return  # the item meets it again when it has its turn, and reports it
+        self._ahead[nextitem] = _Ahead(held)
 
-    def _begin_held(self, voyage: Voyage | None) -> bool:
-        """Whether it may: it may lack what the last test has left, or have died, or not have come to be."""
-        if voyage is not None and self._holding.is_right and not voyage.is_over:
+    def _begin_held(self, voyage: Voyage) -> bool:
+        """Unless it has died, or lacks what the last test has left."""
+        if self._holding.is_right and not voyage.is_over:
             voyage.begin()
             return True
         self._holding.end()
-        if voyage is not None:
-            voyage.cancel()
+        voyage.cancel()
         return False
 
     @property
