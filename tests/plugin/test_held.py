@@ -161,33 +161,47 @@ def test_a_held_process_that_dies_is_made_again(run: Runner, pytester: pytest.Py
         """
         import os, signal, threading, time
 
+        def pid_namespace(pid):
+            return str(os.stat(f"/proc/{pid}/ns/pid").st_ino)
+
         def in_sandboxes():
-            own = os.stat("/proc/self/ns/pid").st_ino
             with open(f"/proc/self/task/{os.getpid()}/children") as file:
                 for pid in file.read().split():
                     try:
-                        if os.stat(f"/proc/{pid}/ns/pid").st_ino != own:
-                            yield int(pid)
+                        if pid_namespace(pid) != pid_namespace("self"):
+                            yield int(pid), pid_namespace(pid)
                     except OSError:
                         continue
 
-        def kill_the_second():
-            seen = []
-            while len(seen) < 2:
-                seen += [pid for pid in in_sandboxes() if pid not in seen]
+        def kill_the_held(said):
+            while not said.exists() or not said.read_text():
                 time.sleep(0.002)
-            KILLED.append(seen[1])
-            os.kill(seen[1], signal.SIGKILL)
+            while not KILLED:
+                for pid, namespace in in_sandboxes():
+                    if namespace != said.read_text():
+                        os.kill(pid, signal.SIGKILL)
+                        KILLED.append(pid)
+                time.sleep(0.002)
 
         KILLED = []
         def pytest_collection_finish(session):
-            threading.Thread(target=kill_the_second, daemon=True).start()
+            said = session.config._tmp_path_factory.getbasetemp() / "test_first0" / "namespace"
+            threading.Thread(target=kill_the_held, args=[said], daemon=True).start()
         def pytest_sessionfinish():
             assert len(KILLED) == 1
         """
     )
-    inner = run("import time\ndef test_first(): time.sleep(1)\ndef test_second(): pass")
-    assert inner.outcomes == {"passed": 2}
+    inner = run(
+        """
+        import os, time
+        def test_that_needs_the_session_s_fixture_first(tmp_path): pass
+        def test_first(tmp_path):
+            (tmp_path / "namespace").write_text(str(os.stat("/proc/self/ns/pid").st_ino))
+            time.sleep(2)
+        def test_second(): pass
+        """
+    )
+    assert inner.outcomes == {"passed": 3}
 
 
 def test_output_stays_with_its_test(run: Runner) -> None:
