@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = [
     "ChannelError",
+    "ImageError",
     "IsolateError",
     "SetupError",
     "SpecError",
@@ -55,6 +56,10 @@ class SetupError(IsolateError):
 
 class ChannelError(IsolateError):
     """What arrived on a channel is not what the other end may send: torn, oversized or malformed."""
+
+
+class ImageError(IsolateError):
+    """An image cannot be found, fetched, unpacked or trusted."""
 
 
 class SupervisorError(IsolateError):
