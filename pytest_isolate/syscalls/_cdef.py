@@ -108,6 +108,7 @@ CDEF = (
     int isolate_enter(const struct enter_plan *plan, struct enter_result *result);
     int isolate_interrupt(int pid, int signal_number);
     int isolate_tell_entered(int channel_fd);
+    int isolate_open_in_root(int root_fd, const char *path, int flags);
 
     struct template_order {
         uint32_t item, slot, tasks_count, has_cgroup;
@@ -135,6 +136,7 @@ SOURCE = """
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include "enter.h"
+#include "in_root.h"
 #include "readback.h"
 #include "template.h"
 #include "wire.h"

@@ -77,7 +77,10 @@ def build_extension() -> None:
                 f"-I{sysconfig.get_path('include')}",
                 f"-I{NATIVE}",
                 str(generated),
-                *(str(NATIVE / f"{name}.c") for name in ("enter", "libc_state", "readback", "template")),
+                *(
+                    str(NATIVE / f"{name}.c")
+                    for name in ("enter", "in_root", "libc_state", "readback", "template")
+                ),
                 "-ldl",
                 "-o",
                 str(EXTENSION),

@@ -53,6 +53,10 @@ class Platform:
     architecture: str
     variant: str = ""
 
+    def to_json(self) -> dict[str, str]:
+        found = {"os": self.os, "architecture": self.architecture, "variant": self.variant}
+        return {key: value for key, value in found.items() if value}
+
     def runs_on(self, machine: Platform) -> bool:
         same_variant = not self.variant or not machine.variant or self.variant == machine.variant
         return same_variant and (self.os, self.architecture) == (machine.os, machine.architecture)
@@ -77,6 +81,8 @@ class Descriptor:
             "digest": self.digest,
             "size": self.size_bytes,
         }
+        if self.platform is not None:
+            found["platform"] = self.platform.to_json()
         if self.name is not None:
             found["annotations"] = {REF_NAME: self.name}
         return found

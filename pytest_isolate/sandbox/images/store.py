@@ -1,0 +1,311 @@
+"""The store: images as an OCI image layout, and beside it each layer unpacked, once.
+
+    oci-layout index.json blobs/sha256/…     the layout: other tools read it too
+    layers/sha256/…                          a directory, and a .json that says what it has become
+    partial/ work/                           what is being written, or a killed process was writing
+
+Many processes may use one store. What is in blobs/ and layers/ is whole: it is renamed to there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_isolate.errors import ImageError
+from pytest_isolate.sandbox.images.blobs import Blobs, locked
+from pytest_isolate.sandbox.images.manifest import (
+    OCI_INDEX,
+    Config,
+    Descriptor,
+    Index,
+    Manifest,
+    Platform,
+    check_digest,
+    parse_config,
+    parse_document,
+    parse_manifest,
+)
+from pytest_isolate.sandbox.images.unpack import Unpacked, unpack
+
+__all__ = ["Image", "Store", "Stored", "default_store"]
+
+#: A layer that was used so recently may be mounted, or about to be.
+IN_USE_S = 3600.0
+STAMP = "dev.pytest-isolate.stamp"  # annotation: of what state of a file an image was made
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An entry of the store's index."""
+
+    name: str
+    manifest: Descriptor
+    stamp: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that is ready to be mounted."""
+
+    name: str
+    digest: str  #: of its manifest
+    layers: tuple[str, ...]  #: directories, the topmost first, as overlayfs has them
+    config: Config
+    skipped: tuple[str, ...] = ()  #: what was left away when it was unpacked, in words
+
+
+def default_store() -> Path:
+    """Below $XDG_CACHE_HOME (XDG Base Directory Specification), or ~/.cache."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(cache) if cache.startswith("/") else Path.home() / ".cache"
+    return base / "pytest-isolate" / "images"
+
+
+class Store:
+    """``directory`` is made when something is first put in."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.directory = directory if directory is not None else default_store()
+        self.blobs = Blobs(self.directory)
+
+    # ---- the index ------------------------------------------------------------------------------
+
+    def images(self) -> list[Stored]:
+        """In the order in which they came."""
+        try:
+            data = (self.directory / "index.json").read_bytes()
+        except FileNotFoundError:
+            return []
+        found = json.loads(data)["manifests"] if data else []
+        index = parse_document(data, OCI_INDEX)
+        assert isinstance(index, Index)
+        return [
+            Stored(descriptor.name or "", descriptor, str(raw.get("annotations", {}).get(STAMP, "")))
+            for raw, descriptor in zip(found, index.manifests, strict=True)
+        ]
+
+    def find(self, name: str, platform: Platform) -> Stored | None:
+        for stored in self.images():
+            where = stored.manifest.platform
+            if stored.name == name and (where is None or where.runs_on(platform)):
+                return stored
+        return None
+
+    def add(self, name: str, manifest: Descriptor, *, stamp: str = "") -> Stored:
+        """Name an image whose blobs are there; another of this name and platform loses it."""
+        platform = self.config(self.manifest(manifest.digest)).platform
+        named = dataclasses.replace(manifest, name=name, platform=platform)
+        stored = Stored(name, named, stamp)
+        with self._changing_index() as images:
+            images[:] = [s for s in images if (s.name, s.manifest.platform) != (name, platform)]
+            images.append(stored)
+        return stored
+
+    def remove(self, name: str) -> bool:
+        """Forget a name, for all platforms; what only it needed goes with :meth:`prune`."""
+        with self._changing_index() as images:
+            before = len(images)
+            images[:] = [stored for stored in images if stored.name != name]
+            return len(images) < before
+
+    @contextlib.contextmanager
+    def _changing_index(self) -> Iterator[list[Stored]]:
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locked(self.directory / "index.lock"):
+            images = self.images()
+            yield images
+            _replace(self.directory / "oci-layout", {"imageLayoutVersion": "1.0.0"})
+            manifests = [_to_json(stored) for stored in images]
+            _replace(
+                self.directory / "index.json",
+                {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests},
+            )
+
+    # ---- images ---------------------------------------------------------------------------------
+
+    def manifest(self, digest: str) -> Manifest:
+        return parse_manifest(self.blobs.read_document(digest))
+
+    def config(self, manifest: Manifest) -> Config:
+        config = parse_config(self.blobs.read_document(manifest.config.digest))
+        if len(config.diff_ids) != len(manifest.layers):
+            raise ImageError(
+                f"the image has {len(manifest.layers)} layers, "
+                f"and its configuration tells of {len(config.diff_ids)}"
+            )
+        return config
+
+    def image(self, stored: Stored) -> Image:
+        """The image with all its layers unpacked. Raises ImageError."""
+        manifest = self.manifest(stored.manifest.digest)
+        config = self.config(manifest)
+        pairs = [*zip(manifest.layers, config.diff_ids, strict=True)]
+        layers = [self.layer(blob, diff_id) for blob, diff_id in pairs]
+        skipped: dict[str, int] = {}
+        for diff_id in config.diff_ids:
+            for what, count in self.unpacked(diff_id).skipped.items():
+                skipped[what] = skipped.get(what, 0) + count
+        topmost_first = dict.fromkeys(
+            map(str, reversed(layers))
+        )  # overlayfs refuses a layer that comes twice
+        return Image(
+            stored.name,
+            stored.manifest.digest,
+            tuple(topmost_first),
+            config,
+            tuple(f"{count} {what}{'s' * (count > 1)}" for what, count in skipped.items()),
+        )
+
+    # ---- layers ---------------------------------------------------------------------------------
+
+    def layer_path(self, diff_id: str) -> Path:
+        return self.directory / "layers" / check_digest(diff_id).replace(":", "/")
+
+    def unpacked(self, diff_id: str) -> Unpacked:
+        """What is known of an unpacked layer."""
+        found = json.loads(_note(self.layer_path(diff_id)).read_bytes())
+        return Unpacked(**found)
+
+    def layer(self, blob: Descriptor, diff_id: str) -> Path:
+        """The directory of a layer, unpacked by whoever comes first. Raises ImageError."""
+        path = self.layer_path(diff_id)
+        note = _note(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(note)
+            return path
+        with locked(path.with_suffix(".lock")):
+            if not note.exists():
+                self._unpack(blob, diff_id, path)
+        return path
+
+    def _unpack(self, blob: Descriptor, diff_id: str, path: Path) -> None:
+        """Under the layer's lock: what is there without a note is of a process that was killed."""
+        remove_tree(path)
+        with self.work_directory() as work:
+            root = work / "layer"
+            root.mkdir(mode=0o755)
+            unpacked = unpack(self.blobs.path(blob.digest), root)
+            if unpacked.diff_id != diff_id:
+                raise ImageError(
+                    f"layer {blob.digest} is not what the image promises: "
+                    f"unpacked it has the digest {unpacked.diff_id} where {diff_id} was expected"
+                )
+            os.rename(root, path)
+        _replace(_note(path), dataclasses.asdict(unpacked))
+
+    @contextlib.contextmanager
+    def work_directory(self) -> Iterator[Path]:
+        """A directory on the store's disk, locked. One that nobody has a lock on is of a process that was
+        killed, and removed."""
+        base = self.directory / "work"
+        base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locked(base / ".lock"):
+            for entry in base.iterdir():
+                if entry.is_dir() and (fd := _try_lock(entry)) is not None:
+                    os.close(fd)
+                    remove_tree(entry)
+            work = Path(tempfile.mkdtemp(dir=base))
+            fd = _try_lock(work)
+        try:
+            yield work
+        finally:
+            remove_tree(work)
+            if fd is not None:
+                os.close(fd)
+
+    # ---- clearing up ----------------------------------------------------------------------------
+
+    def prune(self, *, in_use_s: float = IN_USE_S) -> int:
+        """Remove what no named image needs; the bytes that were freed. What was used within the last
+        ``in_use_s`` stays: a running test may see it, or another process is getting its image."""
+        before = time.time() - in_use_s
+        freed_bytes = 0
+        with locked(self.directory / "index.lock"):
+            blobs, layers = self._needed(self.images())
+            for path in _older(self.directory / "blobs" / "sha256", before):
+                if f"sha256:{path.name}" not in blobs:
+                    freed_bytes += _unlink(path)
+            for note in _older(self.directory / "layers" / "sha256", before):
+                if note.suffix == ".json" and f"sha256:{note.stem}" not in layers:
+                    freed_bytes += Unpacked(**json.loads(note.read_bytes())).size_bytes + _unlink(note)
+                    remove_tree(note.with_suffix(""))
+            for path in _older(self.directory / "partial", before):
+                if path.suffix != ".lock":
+                    freed_bytes += _unlink(path)
+        return freed_bytes
+
+    def _needed(self, images: Sequence[Stored]) -> tuple[set[str], set[str]]:
+        blobs: set[str] = set()
+        layers: set[str] = set()
+        for stored in images:
+            manifest = self.manifest(stored.manifest.digest)
+            blobs |= {stored.manifest.digest, manifest.config.digest, *(d.digest for d in manifest.layers)}
+            layers |= set(self.config(manifest).diff_ids)
+        return blobs, layers
+
+
+def _to_json(stored: Stored) -> dict[str, Any]:
+    found = stored.manifest.to_json()
+    if stored.stamp:
+        found.setdefault("annotations", {})[STAMP] = stored.stamp
+    return found
+
+
+def _note(layer: Path) -> Path:
+    """Written last: a layer without it is not whole."""
+    return layer.with_suffix(".json")
+
+
+def _replace(path: Path, document: object) -> None:
+    """Write a JSON file that others see as it was or as it will be."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(document, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def _older(directory: Path, before: float) -> list[Path]:
+    """Entries that were last changed before a time."""
+    entries = directory.iterdir() if directory.is_dir() else ()
+    return sorted(path for path in entries if path.stat().st_mtime <= before)
+
+
+def _unlink(path: Path) -> int:
+    """Remove a file; its bytes."""
+    size_bytes = path.stat().st_size
+    path.unlink()
+    return size_bytes
+
+
+def _try_lock(directory: Path) -> int | None:
+    """flock(2) on the directory itself, for as long as the descriptor is open."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def remove_tree(path: Path) -> None:
+    """Also what has directories that their owner may not write to, as images have."""
+    if path.is_symlink() or not path.is_dir():
+        return
+    os.chmod(path, 0o700)
+    for _, names, _, fd in os.fwalk(path):
+        for name in names:
+            if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                os.chmod(name, 0o700, dir_fd=fd)
+    shutil.rmtree(path)
