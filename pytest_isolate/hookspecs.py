@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    import os
+
     from pytest_isolate.outcome import Outcome
     from pytest_isolate.runner.voyage import Sandbox
     from pytest_isolate.spec import Spec
@@ -18,6 +20,14 @@ def pytest_isolate_modify_spec(item: pytest.Item, spec: Spec) -> Spec | None:
     """Change what an isolated test gets: return a new Spec (``dataclasses.replace``), or None to pass.
 
     Called once for each isolated item after collection; the first Spec returned counts.
+    """
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_isolate_resolve_image(name: str, config: pytest.Config) -> str | os.PathLike[str] | None:
+    """Say what ``rootfs=name`` stands for: a path (relative to rootdir), or an image of a registry.
+
+    Asked before the table ``[tool.pytest-isolate.images]``, once for each isolated item; None to pass.
     """
 
 

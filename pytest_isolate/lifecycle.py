@@ -134,10 +134,12 @@ def warm_up(session: pytest.Session) -> None:
     config = session.config
     if config.getoption("collectonly") or config.pluginmanager.hasplugin(FRESH_PLUGIN):
         return
-    if any(not isinstance(planned(item), SpecError | None) for item in session.items):
+    plans = [planned(item) for item in session.items]
+    specs = [plan for plan in plans if not isinstance(plan, SpecError | None)]
+    if specs:
         from pytest_isolate.runner import relay  # noqa: F401
 
-        _fleet(config)
+        _fleet(config).session.get_images({spec.rootfs: None for spec in specs})
 
 
 def run_item(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
@@ -173,6 +175,8 @@ def _fleet(config: pytest.Config) -> Fleet:
             missing=options.missing,
             capacity=_capacity(config),
             profile=options.profile,
+            store=options.store,
+            pull=options.pull,
         )
         config.add_cleanup(session.close)
         fleet = config.stash[_FLEET] = Fleet(session)

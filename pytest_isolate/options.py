@@ -22,6 +22,7 @@ from pytest_isolate.units import (
 from pytest_isolate.values import (
     Keep,
     Missing,
+    Pull,
     capped,
     member,
     parse_artifacts,
@@ -65,6 +66,10 @@ def _parse_missing(value: object) -> Missing:
 
 def _parse_keep(value: object) -> Keep:
     return member(Keep, value)
+
+
+def _parse_pull(value: object) -> Pull:
+    return member(Pull, value)
 
 
 # Named tuples cost a session that isolates nothing a quarter of a dataclass's import time.
@@ -158,8 +163,10 @@ OPTIONS: tuple[Option, ...] = (
         help="none: a loopback interface of its own and nothing else; host: the host's network",
     ),
     Option(
-        name="rootfs", field="rootfs", metavar="host|DIR", parse=parse_rootfs, default="host",
-        help="what the test sees as /: the host's files or a directory (relative to rootdir); "
+        name="rootfs", field="rootfs", metavar="host|PATH|IMAGE", parse=parse_rootfs, default="host",
+        help="what the test sees as /: the host's files, a directory, a tar archive of a root or an image, "
+        "an OCI layout (paths relative to rootdir; PATH#NAME is one of several images), a name from "
+        "[tool.pytest-isolate.images], or an image of a registry, as in HOST/NAME:TAG; "
         "what it writes there is thrown away",
     ),
     Option(
@@ -245,6 +252,16 @@ OPTIONS: tuple[Option, ...] = (
         default="fail", where=SESSION,
         help="what to do with a test that needs a feature this machine lacks: fail it, skip it, "
         "or run it with what there is and say so",
+    ),
+    Option(
+        name="pull", field="session.pull", metavar="missing|always|never", parse=_parse_pull,
+        default="missing", where=SESSION,
+        help="when to ask the registry of an image: if the store lacks it, once in each session, or never",
+    ),
+    Option(
+        name="store", field="session.store", metavar="DIR", parse=parse_optional_path, where=SESSION,
+        default_text="pytest-isolate/images below $XDG_CACHE_HOME or ~/.cache",
+        help="where images and their unpacked layers are kept (relative to rootdir)",
     ),
     Option(
         name="keep", field="session.keep", metavar="never|failed|always", parse=_parse_keep,

@@ -17,7 +17,7 @@ import pytest
 from pytest_isolate.errors import SpecError
 from pytest_isolate.options import OPTIONS, SESSION, Option
 from pytest_isolate.units import quoted
-from pytest_isolate.values import Keep, Missing
+from pytest_isolate.values import Keep, Missing, Pull
 
 if TYPE_CHECKING:
     from pytest_isolate.spec import Spec
@@ -40,6 +40,8 @@ class SessionOptions(NamedTuple):
     jobs: int
     jobs_memory_bytes: int | None
     profile: bool
+    store: Path | None
+    pull: Pull
 
 
 class _Setting(NamedTuple):
@@ -58,7 +60,7 @@ def session_options(config: pytest.Config) -> SessionOptions:
     """The session's options. Never raises: a wrong value fails tests (:func:`build_spec`), no session."""
     if _SESSION_OPTIONS not in config.stash:
         found = {option.name: _setting(config, option) for option in OPTIONS if option.where == SESSION}
-        path = found["json"].value
+        path, store = found["json"].value, found["store"].value
         base = config.invocation_params.dir if found["json"].origin.startswith("--") else config.rootpath
         config.stash[_SESSION_OPTIONS] = SessionOptions(
             # Fail closed: with a wrong value every test counts as isolated, and fails with the reason.
@@ -72,6 +74,8 @@ def session_options(config: pytest.Config) -> SessionOptions:
             jobs=found["jobs"].value,
             jobs_memory_bytes=found["jobs_memory"].value,
             profile=found["profile"].value,
+            store=None if store is None else config.rootpath / os.path.expanduser(store),
+            pull=found["pull"].value,
         )
     return config.stash[_SESSION_OPTIONS]
 
@@ -94,7 +98,7 @@ def build_spec(config: pytest.Config, marker_kwargs: MarkerKwargs) -> Spec:
         if not setting.origin or option.where == SESSION:
             continue
         owner, _, name = option.field.rpartition(".")
-        (limits if owner else fields)[name] = _anchored(option.name, setting.value, config.rootpath)
+        (limits if owner else fields)[name] = _anchored(option.name, setting, config)
     if limits.get("memory_bytes") is not None:
         limits.setdefault("swap_bytes", 0)
     return Spec(limits=Limits(**limits), **fields)
@@ -151,12 +155,14 @@ def _refuse_unknown(keywords: Mapping[str, object], origin: str) -> None:
         raise SpecError(f"unknown option {quoted(name)}; {hint}allowed: {', '.join(allowed)}", origin=origin)
 
 
-def _anchored(name: str, value: Any, rootdir: Path) -> Any:
+def _anchored(name: str, setting: _Setting, config: pytest.Config) -> Any:
     """Relative paths of a Spec value made absolute, against the rootdir."""
-    from pytest_isolate.spec import Bind, DirectoryRootfs
+    from pytest_isolate.spec import Bind, PathRootfs
+
+    value = setting.value
 
     def absolute(path: str) -> str:
-        return os.path.normpath(rootdir / path)
+        return os.path.normpath(config.rootpath / path)
 
     if name == "binds":
         return tuple(
@@ -164,4 +170,8 @@ def _anchored(name: str, value: Any, rootdir: Path) -> Any:
         )
     if name == "artifacts":
         return tuple(absolute(glob) for glob in value)
-    return DirectoryRootfs(absolute(value.path)) if isinstance(value, DirectoryRootfs) else value
+    if isinstance(value, PathRootfs):
+        from pytest_isolate.project import find_rootfs
+
+        return find_rootfs(value.path, config, origin=setting.origin)
+    return value

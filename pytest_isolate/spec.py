@@ -7,13 +7,14 @@ from enum import Enum
 
 __all__ = [
     "Bind",
-    "DirectoryRootfs",
     "EnvMode",
     "Environment",
     "Fixtures",
     "HostRootfs",
+    "ImageRootfs",
     "Limits",
     "Network",
+    "PathRootfs",
     "Rootfs",
     "Scope",
     "Spec",
@@ -80,13 +81,21 @@ class HostRootfs:
 
 
 @dataclass(frozen=True, slots=True)
-class DirectoryRootfs:
-    """A directory as the root; what is written goes to a throw-away layer."""
+class PathRootfs:
+    """A directory as the root, or a file or OCI layout with an image; what is written goes to a throw-away
+    layer."""
 
     path: str
 
 
-Rootfs = HostRootfs | DirectoryRootfs
+@dataclass(frozen=True, slots=True)
+class ImageRootfs:
+    """An image of a registry; what is written goes to a throw-away layer."""
+
+    name: str
+
+
+Rootfs = HostRootfs | PathRootfs | ImageRootfs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

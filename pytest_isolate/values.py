@@ -21,6 +21,7 @@ __all__ = [
     "AUTO",
     "Keep",
     "Missing",
+    "Pull",
     "capped",
     "member",
     "parse_artifacts",
@@ -58,6 +59,14 @@ class Keep(Enum):
     NEVER = "never"
     FAILED = "failed"
     ALWAYS = "always"
+
+
+class Pull(Enum):
+    """When the registry of an image is asked."""
+
+    MISSING = "missing"  #: for what the store lacks
+    ALWAYS = "always"  #: in each session anew, as a tag may mean another image by now
+    NEVER = "never"
 
 
 def capped(
@@ -147,14 +156,16 @@ def parse_optional_path(value: object) -> str | None:
 
 
 def parse_rootfs(value: object) -> Rootfs:
-    from pytest_isolate.spec import DirectoryRootfs, HostRootfs
+    """A text that names a registry may still be a path, or one that names a path an image of the project's
+    table: ``project.py`` looks."""
+    from pytest_isolate.spec import HostRootfs, PathRootfs
 
     if value == "host":
         return HostRootfs()
     try:
-        return DirectoryRootfs(parse_path(value))
+        return PathRootfs(parse_path(value))
     except ValueError:
-        raise ValueError(f"{quoted(value)} is not 'host' or a directory") from None
+        raise ValueError(f"{quoted(value)} is not 'host', a path or the name of an image") from None
 
 
 def parse_patterns(value: object) -> tuple[str, ...]:

@@ -21,7 +21,17 @@ from pytest_isolate.runner.session import IsolateSession
 from pytest_isolate.sandbox.plan import DEFAULT_TMP_SIZE_BYTES, Plan
 from pytest_isolate.sandbox.steps import describe
 from pytest_isolate.settings import session_options
-from pytest_isolate.spec import Bind, DirectoryRootfs, Environment, EnvMode, HostRootfs, Limits, Spec, Start
+from pytest_isolate.spec import (
+    Bind,
+    Environment,
+    EnvMode,
+    HostRootfs,
+    ImageRootfs,
+    Limits,
+    PathRootfs,
+    Spec,
+    Start,
+)
 
 __all__ = ["explain"]
 
@@ -90,7 +100,10 @@ def _isolated(item: pytest.Item, spec: Spec) -> Iterator[str]:
     yield ""
     yield "Options"
     yield from _options(item, spec)
-    session = IsolateSession(item.config, fresh_fixtures=session_options(item.config).fresh_fixtures)
+    options = session_options(item.config)
+    session = IsolateSession(
+        item.config, fresh_fixtures=options.fresh_fixtures, store=options.store, pull=options.pull
+    )
     try:
         yield ""
         yield "Fixtures"
@@ -171,8 +184,8 @@ def _show(option: Option, spec: Spec) -> str:
             return str(value.value)
         case HostRootfs():
             return "host"
-        case DirectoryRootfs(path):
-            return path
+        case PathRootfs(text) | ImageRootfs(text):
+            return text
         case Environment():
             return _environment(value)
         case tuple():

@@ -105,25 +105,3 @@ class Host:
         except OSError:
             return 0o755, (0, 0)
         return stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
-
-    def resolve_in(self, root: str, path: str) -> str:
-        """``path`` with every link followed as a process whose root is ``root`` would follow it."""
-        done: list[str] = []
-        pending = path.strip("/").split("/")[::-1]
-        followed = 0
-        while pending:
-            part = pending.pop()
-            if part in ("", "."):
-                continue
-            if part == "..":
-                done = done[:-1]
-                continue
-            here = os.path.join(root, *done, part)
-            if os.path.islink(here) and followed < 40:  # as many as the kernel follows
-                followed += 1
-                link = os.readlink(here)
-                done = [] if link.startswith("/") else done
-                pending += link.strip("/").split("/")[::-1]
-            else:
-                done.append(part)
-        return "/" + "/".join(done)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_isolate.kernel.mounts import NOSUID_NODEV
+from collections.abc import Sequence
+
+from pytest_isolate.kernel.mounts import NOSUID_NODEV, make_directory, symlink
 from pytest_isolate.syscalls.program import Program
 
 __all__ = ["LOWER_TYPES", "escape", "overlay"]
@@ -14,12 +16,38 @@ LOWER_TYPES = frozenset(
 )
 
 
+#: mount(2) takes a page at most. lowerdir+ of fsconfig(2), which has no such limit, is of Linux 6.5.
+MOST_OPTIONS = 4000 - len("lowerdir=")
+
+
 def escape(path: str) -> str:
     """A path inside the options: backslash, comma (mount options) and colon (list of layers) are special."""
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
-def overlay(program: Program, *, lower: str, upper: str, work: str, target: str, user_xattrs: bool) -> None:
-    """``user_xattrs``: without privileges the marks go to user.* attributes (since Linux 5.11)."""
-    data = f"lowerdir={escape(lower)},upperdir={escape(upper)},workdir={escape(work)}"
-    program.call("mount", "overlay", target, "overlay", NOSUID_NODEV, data + ",userxattr" * user_xattrs)
+def overlay(
+    program: Program,
+    *,
+    lower: Sequence[str],
+    links: str,
+    upper: str,
+    work: str,
+    target: str,
+    user_xattrs: bool,
+) -> None:
+    """``lower``: the topmost first; ``links``: a directory to be made, for short names of many of them.
+
+    ``user_xattrs``: without privileges the marks go to user.* attributes (since Linux 5.11).
+    """
+    names = [*map(escape, lower)]
+    rest = f",upperdir={escape(upper)},workdir={escape(work)}" + ",userxattr" * user_xattrs
+    are_many = len(":".join(names)) + len(rest) > MOST_OPTIONS
+    if are_many:
+        make_directory(program, links)
+        program.call("chdir", links)
+        for number, path in enumerate(lower):
+            symlink(program, path, str(number))
+        names = [*map(str, range(len(lower)))]
+    program.call("mount", "overlay", target, "overlay", NOSUID_NODEV, f"lowerdir={':'.join(names)}{rest}")
+    if are_many:
+        program.call("chdir", "/")

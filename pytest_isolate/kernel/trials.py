@@ -145,7 +145,8 @@ class _Programs:
     def _overlay(self, program: Program, lower: str) -> None:
         overlay.overlay(
             program,
-            lower=lower,
+            lower=[lower],
+            links="/links",
             upper="/upper",
             work="/work",
             target=NEW,

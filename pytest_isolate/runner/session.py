@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import random
@@ -9,14 +10,15 @@ import sys
 import sysconfig
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_isolate.errors import UnsupportedError
+from pytest_isolate.errors import IsolateError, UnsupportedError
 from pytest_isolate.kernel.features import explain_failure
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.loader import find_loader
@@ -27,8 +29,11 @@ from pytest_isolate.runner.capacity import ONE_BY_ONE, Capacity
 from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.sandbox.launch import Launcher
 from pytest_isolate.sandbox.plan import Plan, Workspace, make_plan
-from pytest_isolate.spec import Spec, Start
-from pytest_isolate.values import Keep, Missing
+from pytest_isolate.spec import HostRootfs, Rootfs, Spec
+from pytest_isolate.values import Keep, Missing, Pull
+
+if TYPE_CHECKING:
+    from pytest_isolate.sandbox.images.resolve import Images
 
 __all__ = ["IsolateSession", "workspace_of"]
 
@@ -50,6 +55,8 @@ class IsolateSession:
         missing: Missing = Missing.FAIL,
         capacity: Capacity = ONE_BY_ONE,
         profile: bool = False,
+        store: Path | None = None,
+        pull: Pull = Pull.MISSING,
     ) -> None:
         self.config = config
         self.spec_of = spec_of
@@ -57,6 +64,8 @@ class IsolateSession:
         self.missing = missing
         self.capacity = capacity
         self.profile = profile
+        self._store = store
+        self._pull = pull
         #: Those around all tests: this is made when none runs.
         self.warning_filters: list[Any] = [*warnings.filters]
         self._seed: int | None = None
@@ -78,10 +87,27 @@ class IsolateSession:
         key = (spec, os.getcwd())
         if key not in self._plans:
             workspace = workspace_of(self.config)
-            if spec.start is Start.SPAWN:
+            image = None
+            if not isinstance(spec.rootfs, HostRootfs):
                 workspace = replace(workspace, loader=find_loader(sys.executable))
-            self._plans[key] = make_plan(spec, self.host, workspace)
+                image = self._images.get(spec.rootfs)
+            self._plans[key] = make_plan(spec, self.host, workspace, image)
         return self._plans[key]
+
+    def get_images(self, wanted: Iterable[Rootfs]) -> None:
+        """Have images ready before a test's time counts; what goes wrong is told by those who use them."""
+        for rootfs in wanted:
+            if not isinstance(rootfs, HostRootfs):
+                with contextlib.suppress(IsolateError):
+                    self._images.get(rootfs)
+
+    @cached_property
+    def _images(self) -> Images:
+        # Only for those who use images: tarfile and its kind take 15 ms.
+        from pytest_isolate.sandbox.images.resolve import Images
+        from pytest_isolate.sandbox.images.store import Store
+
+        return Images(Store(self._store), self._pull)
 
     @cached_property
     def basetemp(self) -> str:

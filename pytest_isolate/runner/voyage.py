@@ -139,10 +139,10 @@ class Voyage:
     def make_template(self, plan: Plan) -> Template:
         """For this test and others like it, as pytest is now. Raises OSError."""
         self._plan = plan
-        assignment = self._assignment(held=True)
+        assignment = self._assignment(plan, held=True)
         return self._session.launcher.make_template(plan, lambda child: worker.serve(assignment, child))
 
-    def _assignment(self, *, held: bool) -> worker.Assignment:
+    def _assignment(self, plan: Plan, *, held: bool) -> worker.Assignment:
         return worker.Assignment(
             item=self.run.item,
             nextitem=self.run.nextitem,
@@ -153,10 +153,11 @@ class Voyage:
             random_state=self._session.random_state(self.run.item),
             warning_filters=None if self._is_alone and not held else self._session.warning_filters,
             streams=self._streams,
+            libraries=plan.libraries,
         )
 
     def _body(self, plan: Plan, *, held: bool) -> Body:
-        assignment = self._assignment(held=held)
+        assignment = self._assignment(plan, held=held)
         match self.spec.start:
             case Start.FORK:
                 return lambda child: worker.run(assignment, child)

@@ -19,6 +19,7 @@ import pytest
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.kernel.readback import tell_entered
 from pytest_isolate.runner import carry, coverage_data, properties, pytest_private, reruns
+from pytest_isolate.runner.extensions import use_libraries
 from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.runner.isolation import Isolation, enter_isolation
 from pytest_isolate.runner.preparation import Preparation, Revival
@@ -66,6 +67,7 @@ class Assignment:
     random_state: Any  #: of the module random
     warning_filters: list[Any] | None  #: those around all tests, if it is forked while pytest is in another
     streams: Streams | None  #: if others run at the same time
+    libraries: tuple[str, ...]  #: where extension modules find theirs, in a root that is not the host's
 
     def adopt(self, *, stdin: bool) -> None:
         """In the child, before it says or warns of anything."""
@@ -73,6 +75,7 @@ class Assignment:
             self.streams.adopt(stdin=stdin)
         if self.warning_filters is not None:
             warnings.filters[:] = self.warning_filters  # type: ignore[index]
+        use_libraries(self.libraries)
 
 
 def run(assignment: Assignment, child: Child) -> NoReturn:

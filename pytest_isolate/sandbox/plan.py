@@ -5,26 +5,32 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pytest_isolate.kernel import namespaces
 from pytest_isolate.kernel.host import Host
-from pytest_isolate.kernel.loader import Loader
+from pytest_isolate.kernel.loader import LAUNCHER, Loader
 from pytest_isolate.kernel.mounts import MountPoint
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.overlay import LOWER_TYPES
 from pytest_isolate.kernel.process import ROOT_CAPABILITIES, Capability
+from pytest_isolate.kernel.tree import Tree
 from pytest_isolate.sandbox import steps
 from pytest_isolate.sandbox.steps import Step
 from pytest_isolate.sandbox.written import Layer
-from pytest_isolate.spec import DirectoryRootfs, HostRootfs, Limits, Network, Spec, User
+from pytest_isolate.spec import HostRootfs, ImageRootfs, Limits, Network, PathRootfs, Spec, User
+
+if TYPE_CHECKING:
+    from pytest_isolate.sandbox.images.store import Image
 
 __all__ = ["DEFAULT_TMP_SIZE_BYTES", "Plan", "Workspace", "make_plan"]
 
 DEFAULT_TMP_SIZE_BYTES = 2**30
 #: Places with a fresh content of the sandbox's own, in every kind of root.
 PRIVATE = ("/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/run")
-#: Where a fresh interpreter finds the host's C library in a root that is not the host's.
-LIBRARIES = "/run/pytest-isolate/libraries"
+#: Where in a root that is not the host's the interpreter and its libraries are (native/interpreter.c).
+LENT = "/run/pytest-isolate"
+LIBRARIES = f"{LENT}/libraries"
 #: Top-level directories in which users own things somewhere below.
 USER_TREES = frozenset({"/home", "/opt", "/srv", "/var", "/mnt", "/media", "/usr/local"})
 MANY_ENTRIES = 200
@@ -38,7 +44,7 @@ class Workspace:
     project: tuple[str, ...]  #: rootdir and what else holds tests: seen, and written to in vain
     interpreter: tuple[str, ...]  #: Python, its library, sys.path
     writable: tuple[str, ...]  #: tmp_path's base directory: the one place that is really written
-    loader: Loader | None = None  #: of the interpreter, if a fresh one is to be started
+    loader: Loader | None = None  #: of the interpreter, for a root that is not the host's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,7 @@ class Plan:
     steps: tuple[Step, ...]
     capabilities: frozenset[Capability] | None  #: kept by the test; None: all that it has
     loader: tuple[str, ...] = ()  #: what starts a fresh interpreter, where the kernel cannot by itself
+    libraries: tuple[str, ...] = ()  #: directories where extension modules find what the host has for them
     missing: tuple[str, ...] = field(default=())  #: what --isolate-missing=degrade did without
 
     @property
@@ -70,15 +77,16 @@ class Plan:
         return frozenset(step.target for step in binds if step.is_file and step.make_target)
 
 
-def make_plan(spec: Spec, host: Host, workspace: Workspace) -> Plan:
-    """Decide everything; do nothing."""
+def make_plan(spec: Spec, host: Host, workspace: Workspace, image: Image | None = None) -> Plan:
+    """Decide everything; do nothing. ``image``: what the Spec's rootfs stands for, if that is one."""
     own = frozenset(Namespace)
     if spec.network is Network.HOST:
         own -= {Namespace.NET}
     if spec.user is User.HOST_ROOT:
         own -= {Namespace.USER}
     user_first = Namespace.USER in own and not host.privileged
-    planned = tuple(_steps(spec, host, workspace, own, user_first))
+    tree = _tree(spec, image)
+    planned = tuple(_steps(spec, host, workspace, tree, own, user_first))
     keep = None if spec.user is User.HOST_ROOT else frozenset[Capability]()
     if keep is not None and (host.privileged or spec.user is User.ROOT):
         keep = ROOT_CAPABILITIES
@@ -90,18 +98,35 @@ def make_plan(spec: Spec, host: Host, workspace: Workspace) -> Plan:
         steps=planned,
         capabilities=keep,
         loader=_loader_command(spec, workspace),
+        libraries=tuple(_libraries(spec, workspace).values()),
     )
 
 
+def _tree(spec: Spec, image: Image | None) -> Tree:
+    match spec.rootfs:
+        case HostRootfs():
+            return Tree(("/",))
+        case PathRootfs(path) if image is None:
+            return Tree((path,))
+        case PathRootfs() | ImageRootfs():
+            assert image is not None
+            return Tree(image.layers)
+
+
 def _steps(
-    spec: Spec, host: Host, workspace: Workspace, own: frozenset[Namespace], user_first: bool
+    spec: Spec,
+    host: Host,
+    workspace: Workspace,
+    tree: Tree,
+    own: frozenset[Namespace],
+    user_first: bool,
 ) -> Iterator[Step]:
     uid_map, gid_map = _id_maps(spec.user, host, user_first)
     if user_first:
         yield steps.MapSelf(uid_map, gid_map)
     yield steps.MakePrivate()
     yield steps.MakeScratch(spec.limits.tmp_size_bytes or DEFAULT_TMP_SIZE_BYTES)
-    root = list(_root(spec, host, workspace, user_first))
+    root = list(_root(spec, host, workspace, tree, user_first))
     yield from root
     if spec.readonly:
         yield from (steps.MakeReadOnly(s.target) for s in root if isinstance(s, steps.MountOverlay))
@@ -123,7 +148,7 @@ def _id_maps(user: User, host: Host, user_first: bool) -> tuple[str, str]:
     return namespaces.identity_map(host.uid_extents), namespaces.identity_map(host.gid_extents)
 
 
-def _root(spec: Spec, host: Host, workspace: Workspace, user_first: bool) -> Iterator[Step]:
+def _root(spec: Spec, host: Host, workspace: Workspace, tree: Tree, user_first: bool) -> Iterator[Step]:
     layers = _Layers(host, user_first)
     lent: list[steps.MountOverlay | steps.MountBind]
     match spec.rootfs:
@@ -134,21 +159,20 @@ def _root(spec: Spec, host: Host, workspace: Workspace, user_first: bool) -> Ite
                 yield from layers.mounted(host.mounts)
             needed = [*_needed(workspace), *_home_and_path(host), *_name_service(spec, host)]
             lent = [layers.overlay(path, make_target=True) for path in _hidden(needed)]
-            base = "/"
-        case DirectoryRootfs(path):
-            yield layers.overlay(path, target="/")
-            lent = [_lend(path, host, source) for source in _lent(host, workspace)]
+        case PathRootfs() | ImageRootfs():
+            yield layers.overlay(*tree.layers, target="/")
+            lent = [_lend(tree, host, source) for source in _lent(host, workspace)]
             libraries = _libraries(spec, workspace).items()
-            lent += [_lend(path, host, source, target) for source, target in libraries]
-            base = path
-    places = [host.resolve_in(base, place) for place in PRIVATE]
+            lent += [_lend(tree, host, source, target) for source, target in libraries]
+            lent += _interpreter(host, workspace.loader, tree)
+    places = [tree.resolve(place) for place in PRIVATE]
     yield from (steps.MakeDirectory(place) for place in places)
     yield from _system(spec, host, user_first, places)
     yield from sorted(
         [
             *lent,
             *(steps.MountBind(path, path, False, make_target=True) for path in workspace.writable),
-            *_binds(spec, host),
+            *_binds(spec, host, tree),
         ],
         key=lambda step: step.target.count("/"),
     )
@@ -178,7 +202,7 @@ class _Layers:
         self._count = 0
 
     def overlay(
-        self, source: str, *, target: str | None = None, make_target: bool = False
+        self, source: str, *below: str, target: str | None = None, make_target: bool = False
     ) -> steps.MountOverlay:
         mode, owner = self._host.ownership(source)
         self._count += 1
@@ -193,6 +217,7 @@ class _Layers:
             mode=mode,
             owner=None if self._user_first else owner,
             make_target=make_target,
+            below=below,
         )
 
     def mounted(self, mounts: Iterable[MountPoint]) -> Iterator[Step]:
@@ -287,27 +312,37 @@ def _lent(host: Host, workspace: Workspace) -> list[str]:
 
 
 def _libraries(spec: Spec, workspace: Workspace) -> dict[str, str]:
-    """Host directories and where a fresh interpreter finds them in another root. Not at their own places:
-    those are of the root's own programs."""
+    """Host directories and where another root has them. Not at their own places: those are of the root's own
+    programs."""
     if workspace.loader is None or isinstance(spec.rootfs, HostRootfs):
         return {}
     return {path: f"{LIBRARIES}/{i}" for i, path in enumerate(workspace.loader.directories)}
 
 
+def _interpreter(host: Host, loader: Loader | None, tree: Tree) -> Iterator[steps.MountBind]:
+    """What lets ``subprocess.run([sys.executable])`` start the host's interpreter, whatever C library the
+    root has: a launcher in its place."""
+    if loader is not None and loader.has_argv0:
+        yield _lend(tree, host, loader.path, f"{LENT}/loader")
+        yield _lend(tree, host, loader.interpreter, f"{LENT}/interpreter")
+        # The target is lent already, with its directory or by itself.
+        target = tree.resolve(loader.interpreter)
+        yield steps.MountBind(LAUNCHER, target, readonly=True, is_file=True)
+
+
 def _loader_command(spec: Spec, workspace: Workspace) -> tuple[str, ...]:
-    """ld.so(8) as a program, told where the libraries are."""
+    """ld.so(8) as a program, told where the libraries are; nothing where a launcher does that."""
     libraries = _libraries(spec, workspace)
-    if not libraries:
+    if not libraries or workspace.loader is None or workspace.loader.has_argv0:
         return ()
-    assert workspace.loader is not None
     directory, name = os.path.split(workspace.loader.path)
     return (f"{libraries[directory]}/{name}", "--library-path", ":".join(libraries.values()))
 
 
-def _lend(root: str, host: Host, source: str, target: str | None = None) -> steps.MountBind:
+def _lend(tree: Tree, host: Host, source: str, target: str | None = None) -> steps.MountBind:
     return steps.MountBind(
         source,
-        host.resolve_in(root, target or source),
+        tree.resolve(target or source),
         readonly=True,
         recursive=True,
         is_file=not host.is_directory(source),
@@ -315,12 +350,12 @@ def _lend(root: str, host: Host, source: str, target: str | None = None) -> step
     )
 
 
-def _binds(spec: Spec, host: Host) -> Iterator[steps.MountBind]:
+def _binds(spec: Spec, host: Host, tree: Tree) -> Iterator[steps.MountBind]:
     for bind in spec.binds:
         is_file = not host.is_directory(bind.source)
         target = bind.target
-        if isinstance(spec.rootfs, DirectoryRootfs):
-            target = host.resolve_in(spec.rootfs.path, target)
+        if not isinstance(spec.rootfs, HostRootfs):
+            target = tree.resolve(target)
         yield steps.MountBind(
             bind.source, target, bind.readonly, recursive=True, is_file=is_file, make_target=True
         )

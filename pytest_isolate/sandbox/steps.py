@@ -58,7 +58,8 @@ class MakeSymlink:
 
 @dataclass(frozen=True, slots=True)
 class MountOverlay:
-    """``source`` seen at ``target``; what is written goes to layer ``layer`` of the scratch tmpfs.
+    """``source``, and what is ``below`` it, seen at ``target``; what is written goes to layer ``layer`` of
+    the scratch tmpfs.
 
     The top directory of an overlay has the owner and mode of the upper one: ``mode``, and ``owner`` where
     that can be given (None: whoever makes it).
@@ -71,6 +72,7 @@ class MountOverlay:
     mode: int = 0o755
     owner: tuple[int, int] | None = None
     make_target: bool = False
+    below: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +259,9 @@ def describe(step: Step) -> str:
             return f"make directory {target} (mode {mode:o})"
         case MakeSymlink(target, points_to):
             return f"link {target} to {points_to}"
-        case MountOverlay(source, target):
-            return f"mount an overlay of {source} on {target}, writes go to the scratch tmpfs"
+        case MountOverlay(source, target, below=below):
+            more = f" and {len(below)} more below it" if below else ""
+            return f"mount an overlay of {source}{more} on {target}, writes go to the scratch tmpfs"
         case MountBind(source, target, readonly):
             return f"bind {source} to {target} {'read-only' if readonly else 'read-write'}"
         case MountScratch(target):
@@ -302,7 +305,7 @@ def _scratch_directory(target: str) -> str:
 
 def _make_scratch(program: Program, size_bytes: int) -> None:
     mounts.mount(program, "tmpfs", SCRATCH_AT, data=f"size={size_bytes},mode=755")
-    for name in ("old", "new", "upper", "work", "scratch"):
+    for name in ("old", "new", "upper", "work", "links", "scratch"):
         mounts.make_directory(program, f"{SCRATCH_AT}/{name}")
     mounts.switch_root(program, SCRATCH_AT, SCRATCH_AT + OLD)
     # A mount point of its own, or it could not become the root; an overlay on / covers it.
@@ -319,7 +322,8 @@ def _mount_overlay(program: Program, step: MountOverlay) -> None:
         _make_parents(program, step.target)
     overlay.overlay(
         program,
-        lower=OLD + step.source,
+        lower=[OLD + source for source in (step.source, *step.below)],
+        links=f"/links/{step.layer}",
         upper=upper,
         work=work,
         target=NEW + step.target,

@@ -1,8 +1,8 @@
-"""The package's own build: two C programs with the machine's compiler, as a hook of hatchling.
+"""The package's own build: three C programs with the machine's compiler, as a hook of hatchling.
 
 ``_native.abi3.so`` is a cffi extension for the limited API of CPython 3.10, so that one file serves
-every later CPython; ``isolate-supervisor`` is a plain program. setuptools is not asked: it would name
-the extension after one version of CPython.
+every later CPython; ``isolate-supervisor`` is a plain program, ``isolate-interpreter`` one without a C
+library. setuptools is not asked: it would name the extension after one version of CPython.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 NATIVE = HERE / "native"
 EXTENSION = HERE / "_native.abi3.so"
 SUPERVISOR = HERE / "isolate-supervisor"
+INTERPRETER = HERE / "isolate-interpreter"
 LIMITED_API = 0x030A0000
 CURE = "install a C compiler and Python's headers: apt-get install gcc libc6-dev python3-dev"
 
@@ -93,8 +94,15 @@ def build_supervisor() -> None:
     run([*compiler(), *flags, f"-I{NATIVE}", str(NATIVE / "supervisor.c"), "-o", str(SUPERVISOR)])
 
 
+def build_interpreter() -> None:
+    flags = ["-O2", "-g", "-Wall", "-Wextra", "-std=gnu11", "-ffreestanding", "-fno-stack-protector"]
+    # Not -static-pie: without a C library nobody would relocate it.
+    flags += ["-fno-pie", "-nostdlib", "-static", "-no-pie"]
+    run([*compiler(), *flags, str(NATIVE / "interpreter.c"), "-o", str(INTERPRETER)])
+
+
 class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Builds both, and tags the wheel ``cp310-abi3-<platform>``."""
+    """Builds all, and tags the wheel ``cp310-abi3-<platform>``."""
 
     PLUGIN_NAME = "custom"
 
@@ -105,9 +113,12 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             raise BuildError("cannot build pytest-isolate-ns: it needs Linux, whose namespaces it is made of")
         build_extension()
         build_supervisor()
+        build_interpreter()
         build_data["pure_python"] = False
         build_data["tag"] = f"cp310-abi3-linux_{platform.machine()}"
-        build_data["artifacts"] += [f"/{path.relative_to(self.root)}" for path in (EXTENSION, SUPERVISOR)]
+        build_data["artifacts"] += [
+            f"/{path.relative_to(self.root)}" for path in (EXTENSION, SUPERVISOR, INTERPRETER)
+        ]
 
 
 def get_build_hook() -> type[NativeBuildHook]:

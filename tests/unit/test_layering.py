@@ -23,6 +23,7 @@ LAYERS = {
     "sandbox": 3,
     "runner": 4,
     "options": 5,
+    "project": 5,
     "settings": 5,
     "marker": 5,
     "hookspecs": 5,

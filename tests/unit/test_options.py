@@ -16,7 +16,7 @@ from pytest_isolate.options import OPTIONS, Option, docs_table
 from pytest_isolate.settings import SessionOptions, build_spec, session_options
 from pytest_isolate.spec import (
     Bind,
-    DirectoryRootfs,
+    PathRootfs,
     Environment,
     EnvMode,
     Fixtures,
@@ -44,7 +44,7 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
     "tmp_size": ("4K", 4096, 4096),
     "timeout": ("500ms", 0.5, 0.5),
     "network": ("host", "host", Network.HOST),
-    "rootfs": ("image", Path("image"), DirectoryRootfs("ROOT/image")),
+    "rootfs": ("image", Path("image"), PathRootfs("ROOT/image")),
     "readonly": ("", True, True),
     "binds": (
         "data:/data:ro",
@@ -105,8 +105,8 @@ def landed(config: pytest.Config, option: Option, kwargs: dict[str, object] | No
 def rooted(value: Any, root: Path) -> Any:
     if isinstance(value, Path):
         return Path(str(value).replace("ROOT", str(root)))
-    if isinstance(value, DirectoryRootfs):
-        return DirectoryRootfs(value.path.replace("ROOT", str(root)))
+    if isinstance(value, PathRootfs):
+        return PathRootfs(value.path.replace("ROOT", str(root)))
     if isinstance(value, Bind):
         return dataclasses.replace(value, source=value.source.replace("ROOT", str(root)))
     if isinstance(value, str):
@@ -208,8 +208,8 @@ WRONG = [
     ("network", "lan", "'none' or 'host'"),
     ("scope", "session", "'function', 'class' or 'module'"),
     ("fixtures", "stale", "'shared' or 'fresh'"),
-    ("rootfs", "", "'host' or a directory"),
-    ("rootfs", "a\0b", "'host' or a directory"),
+    ("rootfs", "", "'host', a path or the name of an image"),
+    ("rootfs", "a\0b", "'host', a path or the name of an image"),
     ("binds", "/data", "SOURCE:/TARGET[:ro|:rw]"),
     ("binds", "/data:data", "absolute target"),
     ("binds", "/data:/../etc", "'..'"),

@@ -1,0 +1,89 @@
+"""A root as a process in it would see it, read from outside: a directory, or an overlay of several."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+
+__all__ = ["Tree"]
+
+MOST_LINKS = 40  # that the kernel follows (path_resolution(7))
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """``layers``: directories, the topmost first."""
+
+    layers: tuple[str, ...]
+
+    def resolve(self, path: str) -> str:
+        """``path`` with every link followed as a process whose root this is would follow it."""
+        done: list[str] = []
+        pending = path.strip("/").split("/")[::-1]
+        followed = 0
+        while pending:
+            part = pending.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                done = done[:-1]
+                continue
+            here = self._find("/".join([*done, part]))
+            if here is not None and os.path.islink(here) and followed < MOST_LINKS:
+                followed += 1
+                link = os.readlink(here)
+                done = [] if link.startswith("/") else done
+                pending += link.strip("/").split("/")[::-1]
+            else:
+                done.append(part)
+        return "/" + "/".join(done)
+
+    def find(self, path: str) -> str | None:
+        """Where on the host ``path`` is, if it is there and no link out of the tree."""
+        found = self._find(self.resolve(path).strip("/"))
+        return None if found is None or os.path.islink(found) else found
+
+    def _find(self, path: str) -> str | None:
+        """``path`` has no links on the way."""
+        for layer in self.layers:
+            here, hides_below = _look(layer, path)
+            if here is not None or hides_below:
+                return here
+        return None
+
+
+def _look(layer: str, path: str) -> tuple[str | None, bool]:
+    """Where ``path`` is in one layer, and whether the layer hides it in those below (overlayfs.rst,
+    "whiteouts and opaque directories")."""
+    here, hides = layer, False
+    *outer, name = path.split("/")
+    for part in outer:
+        here = os.path.join(here, part)
+        try:
+            status = os.lstat(here)
+        except OSError:
+            return None, hides
+        if not stat.S_ISDIR(status.st_mode):
+            return None, True
+        hides = hides or _is_opaque(here)
+    here = os.path.join(here, name)
+    try:
+        status = os.lstat(here)
+    except OSError:
+        return None, hides
+    return (None, True) if _is_whiteout(status) else (here, True)
+
+
+def _is_whiteout(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def _is_opaque(directory: str) -> bool:
+    for name in ("trusted.overlay.opaque", "user.overlay.opaque"):
+        try:
+            if os.getxattr(directory, name, follow_symlinks=False) == b"y":
+                return True
+        except OSError:
+            continue
+    return False

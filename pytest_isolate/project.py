@@ -1,0 +1,74 @@
+"""What a project says of its images: ``[tool.pytest-isolate.images]`` of pyproject.toml, and its hooks."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_isolate.errors import ImageError, SpecError
+from pytest_isolate.sandbox.images.reference import looks_like_reference, parse_reference
+from pytest_isolate.spec import ImageRootfs, PathRootfs
+from pytest_isolate.units import quoted
+
+__all__ = ["find_rootfs", "image_table"]
+
+TABLE = "[tool.pytest-isolate.images]"
+_TABLE = pytest.StashKey[dict[str, str]]()
+
+
+def find_rootfs(value: str, config: pytest.Config, *, origin: str) -> PathRootfs | ImageRootfs:
+    """What a text means: what a hook says, a name of the table, a path that is there, an image of a registry,
+    or a path that may come to be. Raises SpecError."""
+    rootdir = config.rootpath
+    found = config.hook.pytest_isolate_resolve_image(name=value, config=config)
+    if found is None:
+        try:
+            found = _table(config).get(value)
+        except ImageError as error:
+            raise SpecError(str(error), origin=origin) from None
+    meant = value if found is None else os.fspath(found)
+    path = os.path.normpath(rootdir / os.path.expanduser(meant))
+    if os.path.exists(path) or not looks_like_reference(meant):
+        return PathRootfs(path)
+    try:
+        return ImageRootfs(str(parse_reference(meant)))
+    except ImageError as error:
+        named = "" if meant == value else f" (which {quoted(value)} stands for)"
+        raise SpecError(f"{error}{named}", origin=origin) from None
+
+
+def _table(config: pytest.Config) -> dict[str, str]:
+    if _TABLE not in config.stash:
+        config.stash[_TABLE] = image_table(config.rootpath)
+    return config.stash[_TABLE]
+
+
+def image_table(rootdir: Path) -> dict[str, str]:
+    """Short names and what they stand for: a path relative to the project, or an image of a registry.
+    Raises ImageError."""
+    file = rootdir / "pyproject.toml"
+    try:
+        tool = _load(file).get("tool", {})
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot read {TABLE} of {file}: {error}") from None
+    table = tool.get("pytest-isolate", {}).get("images", {})
+    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
+        raise ImageError(
+            f'{TABLE} of {file} is not a table of texts, as in alpine = "registry.example/alpine@sha256:…"'
+        )
+    return table
+
+
+def _load(file: Path) -> dict[str, Any]:
+    # pytest itself depends on tomli where the standard library has no tomllib.
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    with open(file, "rb") as stream:
+        loaded: dict[str, Any] = toml.load(stream)
+    return loaded

@@ -1,0 +1,81 @@
+"""From a rootfs to the image that it stands for, once in a session."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pytest_isolate.errors import ImageError
+from pytest_isolate.sandbox.images.archives import import_image, is_layout
+from pytest_isolate.sandbox.images.manifest import own_platform
+from pytest_isolate.sandbox.images.reference import Reference, parse_reference
+from pytest_isolate.sandbox.images.store import Image, Store, Stored
+from pytest_isolate.spec import HostRootfs, ImageRootfs, PathRootfs, Rootfs
+from pytest_isolate.values import Pull
+
+__all__ = ["Images"]
+
+
+class Images:
+    """The images of one session."""
+
+    def __init__(self, store: Store, pull: Pull = Pull.MISSING) -> None:
+        self.store = store
+        self._pull = pull
+        self._found: dict[Rootfs, Image | ImageError | None] = {}
+
+    def get(self, rootfs: Rootfs) -> Image | None:
+        """None for the host's root or a plain directory. Raises ImageError, for every test that asks."""
+        if isinstance(rootfs, PathRootfs):
+            _check(rootfs.path)  # each time: a fixture may make it yet
+        if rootfs not in self._found:
+            try:
+                self._found[rootfs] = self._get(rootfs)
+            except ImageError as error:
+                self._found[rootfs] = error
+        found = self._found[rootfs]
+        if isinstance(found, ImageError):
+            raise found
+        return found
+
+    def _get(self, rootfs: Rootfs) -> Image | None:
+        match rootfs:
+            case HostRootfs():
+                return None
+            case PathRootfs(text):
+                path, wanted = _split(text)
+                if path.is_dir() and not is_layout(path):
+                    return None
+                return self.store.image(import_image(path, self.store, own_platform(), wanted=wanted))
+            case ImageRootfs(name):
+                return self.store.image(self._pulled(parse_reference(name)))
+
+    def _pulled(self, reference: Reference) -> Stored:
+        name = str(reference)
+        stored = self.store.find(name, own_platform())
+        if stored is not None and (self._pull is not Pull.ALWAYS or reference.digest is not None):
+            return stored
+        if self._pull is Pull.NEVER:
+            raise ImageError(
+                f"image {name} is not in the store {self.store.directory}, and --isolate-pull=never forbids "
+                f"to get it; run: pytest-isolate image pull {name}"
+            )
+        from pytest_isolate.sandbox.images.registry import pull
+
+        return self.store.add(name, pull(reference, self.store.blobs, own_platform()))
+
+
+def _check(text: str) -> None:
+    if not _split(text)[0].exists():
+        raise ImageError(
+            f"rootfs {text} is not there; name a directory, an archive, an OCI layout, "
+            "a name from [tool.pytest-isolate.images] or an image as in HOST/NAME:TAG"
+        )
+
+
+def _split(text: str) -> tuple[Path, str]:
+    """``FILE#NAME`` is one of several images of a file, unless there is a file of that name."""
+    path, hash_sign, wanted = text.rpartition("#")
+    if hash_sign and not os.path.exists(text):
+        return Path(path), wanted
+    return Path(text), ""
