@@ -198,9 +198,15 @@ OPTIONS: tuple[Option, ...] = (
         help="host name that the test sees",
     ),
     Option(
-        name="user", field="user", metavar="caller|root|host-root", parse=parse_user, default="caller",
-        help="caller: your own uid and gid; root: they look like 0; host-root: no user namespace, "
-        "which needs pytest to run as root",
+        name="user", field="user", metavar="image|caller|root|host-root", parse=parse_user, default="image",
+        help="image: your uid and gid look like those that the image's configuration names, if it does; "
+        "caller: they stay your own; root: they look like 0; host-root: no user namespace, which needs "
+        "pytest to run as root",
+    ),
+    Option(
+        name="workdir", field="workdir", metavar="DIR", parse=parse_optional_path,
+        default_text="the image's, else pytest's own",
+        help="directory that the test starts in (relative to rootdir), made if it is not there",
     ),
     Option(
         name="start", field="start", metavar="fork|spawn", parse=parse_start, default="fork",

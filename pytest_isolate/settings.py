@@ -168,6 +168,8 @@ def _anchored(name: str, setting: _Setting, config: pytest.Config) -> Any:
         return tuple(
             Bind(source=absolute(bind.source), target=bind.target, readonly=bind.readonly) for bind in value
         )
+    if name == "workdir":
+        return None if value is None else absolute(value)
     if name == "artifacts":
         return tuple(absolute(glob) for glob in value)
     if isinstance(value, PathRootfs):

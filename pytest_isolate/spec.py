@@ -33,6 +33,7 @@ class Network(Enum):
 class User(Enum):
     """Whom a test runs as."""
 
+    IMAGE = "image"  #: whom the image's configuration names, as which the caller is seen; else CALLER
     CALLER = "caller"  #: a user namespace with the caller's own uid and gid mapped to themselves
     ROOT = "root"  #: a user namespace where the caller's uid and gid are seen as 0
     HOST_ROOT = "host-root"  #: no user namespace; only where pytest itself runs as root
@@ -133,7 +134,8 @@ class Spec:
     artifacts: tuple[str, ...] = ()  #: absolute globs of files that are copied out of the sandbox
     env: Environment = field(default_factory=Environment)
     hostname: str = "isolated"
-    user: User = User.CALLER
+    user: User = User.IMAGE
+    workdir: str | None = None  #: absolute path inside; None: the image's, else pytest's
     start: Start = Start.FORK
     scope: Scope = Scope.FUNCTION
     fixtures: Fixtures = Fixtures.SHARED

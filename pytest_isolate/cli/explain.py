@@ -176,6 +176,8 @@ def _show(option: Option, spec: Spec) -> str:
     match value:
         case None if field == "tmp_size_bytes":
             return units.format_size(DEFAULT_TMP_SIZE_BYTES)
+        case None if field == "workdir":
+            return "the image's, else pytest's"
         case None:
             return "no cap"
         case bool():
@@ -245,7 +247,7 @@ def _child_steps(plan: Plan, cgroup_version: str | None) -> Iterator[str]:
     if limits.cpu_time_s is not None:
         yield f"limit processor time to {units.format_duration(limits.cpu_time_s)}"
     yield f"change to the directory {plan.cwd}"
-    yield from _environment_steps(plan.spec.env)
+    yield from _environment_steps(plan)
     deadline = (
         f", for {units.format_duration(limits.timeout_s)} at most" if limits.timeout_s is not None else ""
     )
@@ -255,10 +257,11 @@ def _child_steps(plan: Plan, cgroup_version: str | None) -> Iterator[str]:
     yield f"run setup, call and teardown of the test{deadline}"
 
 
-def _environment_steps(env: Environment) -> Iterator[str]:
+def _environment_steps(plan: Plan) -> Iterator[str]:
+    env = plan.spec.env
     if env.mode is EnvMode.CLEAN:
         yield "remove all environment variables but the few that pytest needs; set LANG and TZ"
-    for name, value in env.changes:
+    for name, value in (*plan.environ, *env.changes):
         yield f"remove the environment variable {name}" if value is None else f"set {name}={value}"
 
 

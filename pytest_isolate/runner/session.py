@@ -178,7 +178,16 @@ class IsolateSession:
         if self.launcher.trial(plan) is None:
             return degraded
         own = frozenset[Namespace]()
-        return replace(degraded, namespaces=own, user_first=False, steps=(), capabilities=None)
+        return replace(
+            degraded,
+            namespaces=own,
+            user_first=False,
+            steps=(),
+            capabilities=None,
+            cwd=os.getcwd(),
+            environ=(),
+            libraries=(),
+        )
 
     def end_forking(self) -> None:
         """The last test is over: whoever looks at objects now (``gc.get_referrers``) is to see all again."""
@@ -205,6 +214,7 @@ def workspace_of(config: pytest.Config) -> Workspace:
         project=tuple(sorted(project)),
         interpreter=_interpreter(),
         writable=(str(basetemp),) if basetemp is not None else (),
+        commands=os.path.dirname(os.path.abspath(sys.executable)),
     )
 
 

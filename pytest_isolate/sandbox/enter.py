@@ -12,6 +12,7 @@ from typing import Any
 from pytest_isolate.kernel.cgroups.base import CgroupEntry
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.process import mask
+from pytest_isolate.sandbox.guest import Environ
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.spec import Environment, EnvMode, Limits
 from pytest_isolate.syscalls._native import ffi, lib
@@ -131,7 +132,7 @@ def settle_in(plan: Plan) -> None:
     """What a process sets for itself: limits, directory, environment. The umask stays the caller's."""
     set_rlimits(plan.limits)
     os.chdir(plan.cwd)
-    set_environment(plan.spec.env)
+    set_environment(plan.spec.env, plan.environ)
 
 
 def set_rlimits(limits: Limits) -> None:
@@ -143,13 +144,13 @@ def set_rlimits(limits: Limits) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
 
 
-def set_environment(env: Environment) -> None:
+def set_environment(env: Environment, of_root: Environ = ()) -> None:
     if env.mode is EnvMode.CLEAN:
         for name in list(os.environ):
             if name not in TAKEN_OVER and not name.startswith(TAKEN_OVER_PREFIXES):
                 del os.environ[name]
         os.environ.update(CLEAN)
-    for name, value in env.changes:
+    for name, value in (*of_root, *env.changes):
         if value is None:
             os.environ.pop(name, None)
         else:

@@ -16,6 +16,7 @@ from pytest_isolate.kernel.overlay import LOWER_TYPES
 from pytest_isolate.kernel.process import ROOT_CAPABILITIES, Capability
 from pytest_isolate.kernel.tree import Tree
 from pytest_isolate.sandbox import steps
+from pytest_isolate.sandbox.guest import Environ, environ_of, user_of
 from pytest_isolate.sandbox.steps import Step
 from pytest_isolate.sandbox.written import Layer
 from pytest_isolate.spec import HostRootfs, ImageRootfs, Limits, Network, PathRootfs, Spec, User
@@ -44,6 +45,7 @@ class Workspace:
     project: tuple[str, ...]  #: rootdir and what else holds tests: seen, and written to in vain
     interpreter: tuple[str, ...]  #: Python, its library, sys.path
     writable: tuple[str, ...]  #: tmp_path's base directory: the one place that is really written
+    commands: str = ""  #: where the interpreter and its environment have their commands
     loader: Loader | None = None  #: of the interpreter, for a root that is not the host's
 
 
@@ -58,6 +60,7 @@ class Plan:
     steps: tuple[Step, ...]
     capabilities: frozenset[Capability] | None  #: kept by the test; None: all that it has
     loader: tuple[str, ...] = ()  #: what starts a fresh interpreter, where the kernel cannot by itself
+    environ: Environ = ()  #: what another root makes of the caller's environment
     libraries: tuple[str, ...] = ()  #: directories where extension modules find what the host has for them
     missing: tuple[str, ...] = field(default=())  #: what --isolate-missing=degrade did without
 
@@ -86,18 +89,18 @@ def make_plan(spec: Spec, host: Host, workspace: Workspace, image: Image | None 
         own -= {Namespace.USER}
     user_first = Namespace.USER in own and not host.privileged
     tree = _tree(spec, image)
-    planned = tuple(_steps(spec, host, workspace, tree, own, user_first))
-    keep = None if spec.user is User.HOST_ROOT else frozenset[Capability]()
-    if keep is not None and (host.privileged or spec.user is User.ROOT):
-        keep = ROOT_CAPABILITIES
+    user = _user(spec, host, tree, image)
+    cwd = _cwd(spec, workspace, tree, image)
+    planned = tuple(_steps(spec, host, workspace, tree, own, user, cwd, user_first))
     return Plan(
         spec=spec,
-        cwd=workspace.cwd,
+        cwd=cwd,
         namespaces=own,
         user_first=user_first,
         steps=planned,
-        capabilities=keep,
+        capabilities=_capabilities(spec, host, user),
         loader=_loader_command(spec, workspace),
+        environ=_environ(spec, host, workspace, tree, user, image),
         libraries=tuple(_libraries(spec, workspace).values()),
     )
 
@@ -113,21 +116,65 @@ def _tree(spec: Spec, image: Image | None) -> Tree:
             return Tree(image.layers)
 
 
+def _user(spec: Spec, host: Host, tree: Tree, image: Image | None) -> tuple[int, int] | None:
+    """(uid, gid) that the caller's look like, if they do not stay as they are."""
+    match spec.user:
+        case User.ROOT:
+            return 0, 0
+        case User.IMAGE if image is not None:
+            wanted = user_of(tree, image.config)
+            return wanted if wanted != (host.uid, host.gid) else None
+        case User.IMAGE | User.CALLER | User.HOST_ROOT:
+            return None
+
+
+def _capabilities(spec: Spec, host: Host, user: tuple[int, int] | None) -> frozenset[Capability] | None:
+    if spec.user is User.HOST_ROOT:
+        return None
+    is_root = host.privileged if user is None else user[0] == 0
+    return ROOT_CAPABILITIES if is_root else frozenset()
+
+
+def _cwd(spec: Spec, workspace: Workspace, tree: Tree, image: Image | None) -> str:
+    wanted = spec.workdir
+    if wanted is None and image is not None and image.config.working_dir.strip("/"):
+        wanted = "/" + image.config.working_dir
+    return workspace.cwd if wanted is None else tree.resolve(wanted)
+
+
+def _environ(
+    spec: Spec,
+    host: Host,
+    workspace: Workspace,
+    tree: Tree,
+    user: tuple[int, int] | None,
+    image: Image | None,
+) -> Environ:
+    if isinstance(spec.rootfs, HostRootfs):
+        return ()
+    uid = host.uid if user is None else user[0]
+    return environ_of(tree, image.config if image is not None else None, uid, workspace.commands)
+
+
 def _steps(
     spec: Spec,
     host: Host,
     workspace: Workspace,
     tree: Tree,
     own: frozenset[Namespace],
+    user: tuple[int, int] | None,
+    cwd: str,
     user_first: bool,
 ) -> Iterator[Step]:
-    uid_map, gid_map = _id_maps(spec.user, host, user_first)
+    uid_map, gid_map = _id_maps(user, host, user_first)
     if user_first:
         yield steps.MapSelf(uid_map, gid_map)
     yield steps.MakePrivate()
     yield steps.MakeScratch(spec.limits.tmp_size_bytes or DEFAULT_TMP_SIZE_BYTES)
     root = list(_root(spec, host, workspace, tree, user_first))
     yield from root
+    if cwd != workspace.cwd:
+        yield steps.MakeDirectory(cwd)
     if spec.readonly:
         yield from (steps.MakeReadOnly(s.target) for s in root if isinstance(s, steps.MountOverlay))
     yield steps.ChangeRoot()
@@ -140,9 +187,9 @@ def _steps(
     yield steps.Seal()
 
 
-def _id_maps(user: User, host: Host, user_first: bool) -> tuple[str, str]:
-    if user is User.ROOT:
-        return namespaces.single_map(0, host.uid), namespaces.single_map(0, host.gid)
+def _id_maps(user: tuple[int, int] | None, host: Host, user_first: bool) -> tuple[str, str]:
+    if user is not None:
+        return namespaces.single_map(user[0], host.uid), namespaces.single_map(user[1], host.gid)
     if user_first:
         return namespaces.single_map(host.uid, host.uid), namespaces.single_map(host.gid, host.gid)
     return namespaces.identity_map(host.uid_extents), namespaces.identity_map(host.gid_extents)
