@@ -16,8 +16,9 @@ from pytest_isolate.kernel.features import Feature, explain_failure, probe
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.outcome import Completed, Outcome, SetupFailed
 from pytest_isolate.sandbox.launch import Launcher
+from pytest_isolate.sandbox.lending import Workspace
 from pytest_isolate.sandbox.messages import End, Entered, Message
-from pytest_isolate.sandbox.plan import Workspace, make_plan
+from pytest_isolate.sandbox.plan import make_plan
 from pytest_isolate.sandbox.roles import Child, Result
 from pytest_isolate.spec import Limits, Spec
 from pytest_isolate.usage import Usage

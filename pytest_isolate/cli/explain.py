@@ -8,18 +8,18 @@ import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from enum import Enum
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
 
 from pytest_isolate import lifecycle, units
-from pytest_isolate.errors import IsolateError, SpecError
+from pytest_isolate.errors import ImageError, IsolateError, SpecError
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.marker import isolated_marks, spec_for, why_unprotected
 from pytest_isolate.options import MARKER, OPT_OUT_MARKER, OPTIONS, Option
 from pytest_isolate.runner.session import IsolateSession
 from pytest_isolate.sandbox.plan import DEFAULT_TMP_SIZE_BYTES, Plan
-from pytest_isolate.sandbox.steps import describe
+from pytest_isolate.sandbox.steps import MountBind, describe
 from pytest_isolate.settings import session_options
 from pytest_isolate.spec import (
     Bind,
@@ -32,6 +32,9 @@ from pytest_isolate.spec import (
     Spec,
     Start,
 )
+
+if TYPE_CHECKING:
+    from pytest_isolate.sandbox.images.store import Image
 
 __all__ = ["explain"]
 
@@ -110,7 +113,13 @@ def _isolated(item: pytest.Item, spec: Spec) -> Iterator[str]:
         of_pytest, of_sandbox = session.ownership_for(spec).names(item)
         yield f"  set up by pytest, once  {' '.join(of_pytest) or 'none'}"
         yield f"  set up in the sandbox   {' '.join(of_sandbox) or 'none'}"
-        plan = session.plan_for(spec)
+        try:
+            plan, image = session.plan_for(spec), session.image_for(spec)
+        except ImageError as error:
+            yield ""
+            yield f"the root is missing: {error}"
+            return
+        yield from _root(plan, image)
         number = itertools.count(1)
         yield ""
         yield "The init of the sandbox, its PID 1:"
@@ -213,6 +222,33 @@ def _environment(env: Environment) -> str:
     return " ".join([env.mode.value, *changes])
 
 
+# -- the root -------------------------------------------------------------------------------------------
+
+
+def _root(plan: Plan, image: Image | None) -> Iterator[str]:
+    """Of a root that is not the host's: what it is made of, and what of it the host's files hide."""
+    if isinstance(plan.spec.rootfs, HostRootfs):
+        return
+    yield ""
+    yield "Root"
+    if image is not None:
+        count = len(image.layers)
+        yield f"  image {image.name} ({image.digest}, {count} layer{'s' * (count != 1)})"
+        if image.skipped:
+            yield f"  left away when it was unpacked: {', '.join(image.skipped)}"
+    yield "  lent by the host:"
+    lent = [step for step in plan.steps if isinstance(step, MountBind)]
+    width = max((len(_lending(step)) for step in lent), default=0)
+    for step in lent:
+        hides = "hides what the root has there" if plan.tree.find(step.target) else ""
+        yield f"    {_lending(step):{width}}  {hides}".rstrip()
+
+
+def _lending(step: MountBind) -> str:
+    source = step.source if step.source == step.target else f"{step.source} at {step.target}"
+    return f"{source}{'' if step.readonly else ', writable'}"
+
+
 # -- steps ----------------------------------------------------------------------------------------------
 
 
@@ -261,8 +297,11 @@ def _environment_steps(plan: Plan) -> Iterator[str]:
     env = plan.spec.env
     if env.mode is EnvMode.CLEAN:
         yield "remove all environment variables but the few that pytest needs; set LANG and TZ"
-    for name, value in (*plan.environ, *env.changes):
-        yield f"remove the environment variable {name}" if value is None else f"set {name}={value}"
+    changes = dict((*plan.environ, *env.changes))
+    removed = [name for name, value in changes.items() if value is None]
+    if removed:
+        yield f"remove the environment variable{'s' * (len(removed) > 1)} {' '.join(removed)}"
+    yield from (f"set {name}={value}" for name, value in changes.items() if value is not None)
 
 
 def _cgroup_limits(limits: Limits) -> list[str]:

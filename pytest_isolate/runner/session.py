@@ -28,12 +28,14 @@ from pytest_isolate.runner import pytest_private
 from pytest_isolate.runner.capacity import ONE_BY_ONE, Capacity
 from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.sandbox.launch import Launcher
-from pytest_isolate.sandbox.plan import Plan, Workspace, make_plan
+from pytest_isolate.sandbox.lending import Workspace
+from pytest_isolate.sandbox.plan import Plan, make_plan
 from pytest_isolate.spec import HostRootfs, Rootfs, Spec
 from pytest_isolate.values import Keep, Missing, Pull
 
 if TYPE_CHECKING:
     from pytest_isolate.sandbox.images.resolve import Images
+    from pytest_isolate.sandbox.images.store import Image
 
 __all__ = ["IsolateSession", "workspace_of"]
 
@@ -87,12 +89,14 @@ class IsolateSession:
         key = (spec, os.getcwd())
         if key not in self._plans:
             workspace = workspace_of(self.config)
-            image = None
             if not isinstance(spec.rootfs, HostRootfs):
                 workspace = replace(workspace, loader=find_loader(sys.executable))
-                image = self._images.get(spec.rootfs)
-            self._plans[key] = make_plan(spec, self.host, workspace, image)
+            self._plans[key] = make_plan(spec, self.host, workspace, self.image_for(spec))
         return self._plans[key]
+
+    def image_for(self, spec: Spec) -> Image | None:
+        """None if the root is the host's or a plain directory. Raises ImageError."""
+        return None if isinstance(spec.rootfs, HostRootfs) else self._images.get(spec.rootfs)
 
     def get_images(self, wanted: Iterable[Rootfs]) -> None:
         """Have images ready before a test's time counts; what goes wrong is told by those who use them."""

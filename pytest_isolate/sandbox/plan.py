@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from pytest_isolate.kernel import namespaces
 from pytest_isolate.kernel.host import Host
-from pytest_isolate.kernel.loader import LAUNCHER, Loader
 from pytest_isolate.kernel.mounts import MountPoint
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.overlay import LOWER_TYPES
@@ -17,6 +16,7 @@ from pytest_isolate.kernel.process import ROOT_CAPABILITIES, Capability
 from pytest_isolate.kernel.tree import Tree
 from pytest_isolate.sandbox import steps
 from pytest_isolate.sandbox.guest import Environ, environ_of, user_of
+from pytest_isolate.sandbox.lending import Workspace, is_below, lend, libraries, loader_command
 from pytest_isolate.sandbox.steps import Step
 from pytest_isolate.sandbox.written import Layer
 from pytest_isolate.spec import HostRootfs, ImageRootfs, Limits, Network, PathRootfs, Spec, User
@@ -24,29 +24,14 @@ from pytest_isolate.spec import HostRootfs, ImageRootfs, Limits, Network, PathRo
 if TYPE_CHECKING:
     from pytest_isolate.sandbox.images.store import Image
 
-__all__ = ["DEFAULT_TMP_SIZE_BYTES", "Plan", "Workspace", "make_plan"]
+__all__ = ["DEFAULT_TMP_SIZE_BYTES", "Plan", "make_plan"]
 
 DEFAULT_TMP_SIZE_BYTES = 2**30
 #: Places with a fresh content of the sandbox's own, in every kind of root.
 PRIVATE = ("/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/run")
-#: Where in a root that is not the host's the interpreter and its libraries are (native/interpreter.c).
-LENT = "/run/pytest-isolate"
-LIBRARIES = f"{LENT}/libraries"
 #: Top-level directories in which users own things somewhere below.
 USER_TREES = frozenset({"/home", "/opt", "/srv", "/var", "/mnt", "/media", "/usr/local"})
 MANY_ENTRIES = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workspace:
-    """Host paths that the test run needs, whatever the root is."""
-
-    cwd: str
-    project: tuple[str, ...]  #: rootdir and what else holds tests: seen, and written to in vain
-    interpreter: tuple[str, ...]  #: Python, its library, sys.path
-    writable: tuple[str, ...]  #: tmp_path's base directory: the one place that is really written
-    commands: str = ""  #: where the interpreter and its environment have their commands
-    loader: Loader | None = None  #: of the interpreter, for a root that is not the host's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +44,7 @@ class Plan:
     user_first: bool  #: without privileges everything happens inside the user namespace
     steps: tuple[Step, ...]
     capabilities: frozenset[Capability] | None  #: kept by the test; None: all that it has
+    tree: Tree  #: what becomes the root, before anything is mounted in it
     loader: tuple[str, ...] = ()  #: what starts a fresh interpreter, where the kernel cannot by itself
     environ: Environ = ()  #: what another root makes of the caller's environment
     libraries: tuple[str, ...] = ()  #: directories where extension modules find what the host has for them
@@ -99,9 +85,10 @@ def make_plan(spec: Spec, host: Host, workspace: Workspace, image: Image | None 
         user_first=user_first,
         steps=planned,
         capabilities=_capabilities(spec, host, user),
-        loader=_loader_command(spec, workspace),
+        tree=tree,
+        loader=loader_command(workspace),
         environ=_environ(spec, host, workspace, tree, user, image),
-        libraries=tuple(_libraries(spec, workspace).values()),
+        libraries=libraries(workspace),
     )
 
 
@@ -204,14 +191,11 @@ def _root(spec: Spec, host: Host, workspace: Workspace, tree: Tree, user_first: 
                 yield from layers.tree("/", _writable_trees(host, workspace))
             else:
                 yield from layers.mounted(host.mounts)
-            needed = [*_needed(workspace), *_home_and_path(host), *_name_service(spec, host)]
+            needed = [*workspace.needed, *_home_and_path(host), *_name_service(spec, host)]
             lent = [layers.overlay(path, make_target=True) for path in _hidden(needed)]
         case PathRootfs() | ImageRootfs():
             yield layers.overlay(*tree.layers, target="/")
-            lent = [_lend(tree, host, source) for source in _lent(host, workspace)]
-            libraries = _libraries(spec, workspace).items()
-            lent += [_lend(tree, host, source, target) for source, target in libraries]
-            lent += _interpreter(host, workspace.loader, tree)
+            lent = [*lend(tree, host, workspace)]
     places = [tree.resolve(place) for place in PRIVATE]
     yield from (steps.MakeDirectory(place) for place in places)
     yield from _system(spec, host, user_first, places)
@@ -272,7 +256,7 @@ class _Layers:
         whole: list[str] = []
         for mount in sorted(mounts, key=lambda m: m.path):
             path = mount.path
-            if path != "/" and (_is_private(path) or _below(path, whole) or not self._host.exists(path)):
+            if path != "/" and (_is_private(path) or is_below(path, whole) or not self._host.exists(path)):
                 continue
             if not self._host.is_directory(path):
                 yield steps.MountBind(path, path, readonly=True, is_file=True)
@@ -293,7 +277,7 @@ class _Layers:
                 yield steps.MakeSymlink(path, entry.points_to)
             elif not entry.is_directory:
                 yield steps.MountBind(path, path, readonly=True, is_file=True, make_target=True)
-            elif not any(_below(tree, [path]) for tree in writable):
+            elif not any(is_below(tree, [path]) for tree in writable):
                 yield steps.MountBind(path, path, readonly=True, recursive=True, make_target=True)
             elif not self._has_mounts(path):
                 yield self.overlay(path, make_target=True)
@@ -309,7 +293,7 @@ class _Layers:
 
 def _writable_trees(host: Host, workspace: Workspace) -> frozenset[str]:
     """Directories whose top-level tree the caller may write to somewhere."""
-    known = {*_needed(workspace), os.path.expanduser("~")}
+    known = {*workspace.needed, os.path.expanduser("~")}
     trees = {path for path in known if host.is_writable(path)}
     trees |= {tree for tree in USER_TREES if tree != "/usr/local" or host.is_writable(tree)}
     trees |= {entry.path for entry in host.entries("/") if host.is_writable(entry.path)}
@@ -317,18 +301,14 @@ def _writable_trees(host: Host, workspace: Workspace) -> frozenset[str]:
 
 
 def _is_private(path: str) -> bool:
-    return _below(path, PRIVATE)
-
-
-def _below(path: str, directories: Iterable[str]) -> bool:
-    return any(path == d or path.startswith(d + "/") for d in directories)
+    return is_below(path, PRIVATE)
 
 
 def _hidden(paths: Iterable[str]) -> list[str]:
     """Those of ``paths`` that a private /tmp or /run would hide, without those inside another."""
     found: list[str] = []
     for path in sorted(set(paths)):
-        if _is_private(path) and path not in PRIVATE and not _below(path, found):
+        if _is_private(path) and path not in PRIVATE and not is_below(path, found):
             found.append(path)
     return found
 
@@ -343,58 +323,6 @@ def _name_service(spec: Spec, host: Host) -> list[str]:
     """With the host's network: where /etc/resolv.conf leads (systemd-resolved keeps it in /run)."""
     target = os.path.dirname(os.path.realpath("/etc/resolv.conf"))
     return [target] if spec.network is Network.HOST and host.is_directory(target) else []
-
-
-def _needed(workspace: Workspace) -> list[str]:
-    return [*workspace.project, *workspace.interpreter, workspace.cwd]
-
-
-def _lent(host: Host, workspace: Workspace) -> list[str]:
-    """What a foreign root needs of the host to run Python and the project, outermost only."""
-    found: list[str] = []
-    for path in sorted(set(_needed(workspace))):
-        if path != "/" and host.exists(path) and not _below(path, found):
-            found.append(path)
-    return found
-
-
-def _libraries(spec: Spec, workspace: Workspace) -> dict[str, str]:
-    """Host directories and where another root has them. Not at their own places: those are of the root's own
-    programs."""
-    if workspace.loader is None or isinstance(spec.rootfs, HostRootfs):
-        return {}
-    return {path: f"{LIBRARIES}/{i}" for i, path in enumerate(workspace.loader.directories)}
-
-
-def _interpreter(host: Host, loader: Loader | None, tree: Tree) -> Iterator[steps.MountBind]:
-    """What lets ``subprocess.run([sys.executable])`` start the host's interpreter, whatever C library the
-    root has: a launcher in its place."""
-    if loader is not None and loader.has_argv0:
-        yield _lend(tree, host, loader.path, f"{LENT}/loader")
-        yield _lend(tree, host, loader.interpreter, f"{LENT}/interpreter")
-        # The target is lent already, with its directory or by itself.
-        target = tree.resolve(loader.interpreter)
-        yield steps.MountBind(LAUNCHER, target, readonly=True, is_file=True)
-
-
-def _loader_command(spec: Spec, workspace: Workspace) -> tuple[str, ...]:
-    """ld.so(8) as a program, told where the libraries are; nothing where a launcher does that."""
-    libraries = _libraries(spec, workspace)
-    if not libraries or workspace.loader is None or workspace.loader.has_argv0:
-        return ()
-    directory, name = os.path.split(workspace.loader.path)
-    return (f"{libraries[directory]}/{name}", "--library-path", ":".join(libraries.values()))
-
-
-def _lend(tree: Tree, host: Host, source: str, target: str | None = None) -> steps.MountBind:
-    return steps.MountBind(
-        source,
-        tree.resolve(target or source),
-        readonly=True,
-        recursive=True,
-        is_file=not host.is_directory(source),
-        make_target=True,
-    )
 
 
 def _binds(spec: Spec, host: Host, tree: Tree) -> Iterator[steps.MountBind]:

@@ -7,7 +7,8 @@ import pytest
 
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.sandbox import pool as module
-from pytest_isolate.sandbox.plan import Plan, Workspace, make_plan
+from pytest_isolate.sandbox.lending import Workspace
+from pytest_isolate.sandbox.plan import Plan, make_plan
 from pytest_isolate.sandbox.pool import Berth, Pool
 from pytest_isolate.spec import Spec
 

@@ -1,0 +1,91 @@
+"""What the host lends to a root that is not its own: Python, the project, and libraries for both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pytest_isolate.kernel.host import Host
+from pytest_isolate.kernel.loader import LAUNCHER, Loader
+from pytest_isolate.kernel.tree import Tree
+from pytest_isolate.sandbox.steps import MountBind
+
+__all__ = ["Workspace", "is_below", "lend", "libraries", "loader_command"]
+
+#: Where the interpreter and its libraries are (native/interpreter.c).
+LENT = "/run/pytest-isolate"
+LIBRARIES = f"{LENT}/libraries"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """Host paths that the test run needs, whatever the root is."""
+
+    cwd: str
+    project: tuple[str, ...]  #: rootdir and what else holds tests: seen, and written to in vain
+    interpreter: tuple[str, ...]  #: Python, its library, sys.path
+    writable: tuple[str, ...]  #: tmp_path's base directory: the one place that is really written
+    commands: str = ""  #: where the interpreter and its environment have their commands
+    loader: Loader | None = None  #: of the interpreter, for a root that is not the host's
+
+    @property
+    def needed(self) -> list[str]:
+        return [*self.project, *self.interpreter, self.cwd]
+
+
+def lend(tree: Tree, host: Host, workspace: Workspace) -> Iterator[MountBind]:
+    """Read-only, each at its own path, but for what the root may have its own of."""
+    found: list[str] = []
+    for path in sorted(set(workspace.needed)):  # the outermost only
+        if path != "/" and host.exists(path) and not is_below(path, found):
+            found.append(path)
+    yield from (_bind(tree, host, path) for path in found)
+    yield from (_bind(tree, host, source, target) for source, target in _libraries(workspace).items())
+    yield from _interpreter(tree, host, workspace.loader)
+
+
+def libraries(workspace: Workspace) -> tuple[str, ...]:
+    """Where the root has the libraries of the host's interpreter."""
+    return tuple(_libraries(workspace).values())
+
+
+def loader_command(workspace: Workspace) -> tuple[str, ...]:
+    """ld.so(8) as a program, told where the libraries are; nothing where a launcher does that."""
+    places = _libraries(workspace)
+    if not places or workspace.loader is None or workspace.loader.has_argv0:
+        return ()
+    directory, name = os.path.split(workspace.loader.path)
+    return (f"{places[directory]}/{name}", "--library-path", ":".join(places.values()))
+
+
+def is_below(path: str, directories: Iterable[str]) -> bool:
+    return any(path == d or path.startswith(d + "/") for d in directories)
+
+
+def _libraries(workspace: Workspace) -> dict[str, str]:
+    """Host directories and where the root has them. Not at their own places: those are of the root's own
+    programs."""
+    directories = workspace.loader.directories if workspace.loader is not None else ()
+    return {path: f"{LIBRARIES}/{i}" for i, path in enumerate(directories)}
+
+
+def _interpreter(tree: Tree, host: Host, loader: Loader | None) -> Iterator[MountBind]:
+    """What lets ``subprocess.run([sys.executable])`` start the host's interpreter, whatever C library the
+    root has: a launcher in its place."""
+    if loader is not None and loader.has_argv0:
+        yield _bind(tree, host, loader.path, f"{LENT}/loader")
+        yield _bind(tree, host, loader.interpreter, f"{LENT}/interpreter")
+        # The target is there already, lent with its directory or by itself.
+        yield MountBind(LAUNCHER, tree.resolve(loader.interpreter), readonly=True, is_file=True)
+
+
+def _bind(tree: Tree, host: Host, source: str, target: str | None = None) -> MountBind:
+    return MountBind(
+        source,
+        tree.resolve(target or source),
+        readonly=True,
+        recursive=True,
+        is_file=not host.is_directory(source),
+        make_target=True,
+    )
