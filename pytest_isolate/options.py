@@ -39,6 +39,7 @@ from pytest_isolate.values import (
     parse_scope,
     parse_start,
     parse_user,
+    parse_workdir,
 )
 
 __all__ = [
@@ -204,9 +205,9 @@ OPTIONS: tuple[Option, ...] = (
         "pytest to run as root",
     ),
     Option(
-        name="workdir", field="workdir", metavar="DIR", parse=parse_optional_path,
-        default_text="the image's, else pytest's own",
-        help="directory that the test starts in (relative to rootdir), made if it is not there",
+        name="workdir", field="workdir", metavar="image|DIR", parse=parse_workdir, default="image",
+        help="where the test starts: in the directory that the image's configuration names, else in pytest's "
+        "own; or in DIR (relative to rootdir), which is made if it is not there",
     ),
     Option(
         name="start", field="start", metavar="fork|spawn", parse=parse_start, default="fork",

@@ -39,6 +39,7 @@ __all__ = [
     "parse_scope",
     "parse_start",
     "parse_user",
+    "parse_workdir",
 ]
 
 _Number = TypeVar("_Number", int, float)
@@ -153,6 +154,14 @@ def parse_path(value: object) -> str:
 
 def parse_optional_path(value: object) -> str | None:
     return None if value is None else parse_path(value)
+
+
+def parse_workdir(value: object) -> str | None:
+    """None: the image's, else pytest's own."""
+    try:
+        return None if value == "image" else parse_path(value)
+    except ValueError:
+        raise ValueError(f"{quoted(value)} is not 'image' or a directory") from None
 
 
 def parse_rootfs(value: object) -> Rootfs:

@@ -186,7 +186,7 @@ def _show(option: Option, spec: Spec) -> str:
         case None if field == "tmp_size_bytes":
             return units.format_size(DEFAULT_TMP_SIZE_BYTES)
         case None if field == "workdir":
-            return "the image's, else pytest's"
+            return "image"
         case None:
             return "no cap"
         case bool():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_isolate import options
+from pytest_isolate import hookspecs, options
 from pytest_isolate.errors import SpecError
 from pytest_isolate.options import OPTIONS, Option, docs_table
 from pytest_isolate.settings import SessionOptions, build_spec, session_options
@@ -28,7 +28,7 @@ from pytest_isolate.spec import (
     Start,
     User,
 )
-from pytest_isolate.values import AUTO, Keep, Missing
+from pytest_isolate.values import AUTO, Keep, Missing, Pull
 
 BY_NAME = {option.name: option for option in OPTIONS}
 ORIGIN = "@pytest.mark.isolated"
@@ -55,6 +55,7 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
     "env": ("A=1", {"A": "1"}, Environment(changes=(("A", "1"),))),
     "hostname": ("box-1.test", "box-1.test", "box-1.test"),
     "user": ("root", User.ROOT, User.ROOT),
+    "workdir": ("sub", "sub", "ROOT/sub"),
     "start": ("spawn", "spawn", Start.SPAWN),
     "scope": ("class", "class", Scope.CLASS),
     "fixtures": ("fresh", "fresh", Fixtures.FRESH),
@@ -65,6 +66,8 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
     "jobs": ("auto", None, AUTO),
     "jobs_memory": ("2G", None, 2 * 2**30),
     "missing": ("skip", None, Missing.SKIP),
+    "pull": ("never", None, Pull.NEVER),
+    "store": ("images", None, Path("ROOT/images")),
     "keep": ("failed", None, Keep.FAILED),
     "json": ("out.jsonl", None, Path("ROOT/out.jsonl")),
     "top": ("3", None, 3),
@@ -74,6 +77,10 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
 
 class TinyPlugin:
     """As much of the plugin as options and markers need."""
+
+    @staticmethod
+    def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+        pluginmanager.add_hookspecs(hookspecs)
 
     @staticmethod
     def pytest_addoption(parser: pytest.Parser) -> None:

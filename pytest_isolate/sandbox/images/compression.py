@@ -45,7 +45,10 @@ class Plain(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._source.read(len(buffer))
+        try:
+            data = self._source.read(len(buffer))
+        except (*_ERRORS, OSError) as error:  # bz2 raises the last, without a number
+            raise ImageError(f"a layer cannot be read: {error}; get the image again") from None
         buffer[: len(data)] = data
         self.position += len(data)
         if self.position > self._most_bytes:
@@ -59,16 +62,12 @@ class Plain(io.RawIOBase):
 @contextlib.contextmanager
 def decompressed(path: Path) -> Iterator[Plain]:
     """What is in a file, whatever its compression. Raises ImageError, while it is read too."""
-    kind = _kind(path)
     try:
-        with open(path, "rb") as file, _open(kind, file) as source:
-            yield Plain(source, os.fstat(file.fileno()).st_size)
-    except _ERRORS as error:
-        raise ImageError(f"{path.name} cannot be decompressed ({kind}): {error}") from None
+        kind = _kind(path)
     except OSError as error:
-        if error.errno is None:  # bz2's way to say so
-            raise ImageError(f"{path.name} cannot be decompressed ({kind}): {error}") from None
         raise ImageError(f"cannot read {path}: {error.strerror}") from None
+    with open(path, "rb") as file, _open(kind, file) as source:
+        yield Plain(source, os.fstat(file.fileno()).st_size)
 
 
 def suffix_of(path: Path) -> str:

@@ -88,6 +88,8 @@ def read_members(plain: Plain, unpacked: Unpacked) -> Iterator[tuple[tarfile.Tar
     stream = _Forward(plain)
     with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:") as archive:
         while (member := archive.next()) is not None:
+            if member.size < 0:  # which some versions of tarfile let pass
+                raise ImageError(f"the layer has a member of {member.size} bytes")
             yield member, archive.extractfile(member) if member.isreg() else None
             cast("Any", archive).members.clear()  # it would keep all of them
     unpacked.diff_id = stream.drain()
