@@ -1,0 +1,443 @@
+"""The store: each layer once, whoever comes; sound after any death; and images from every kind of file."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_isolate.errors import ImageError
+from pytest_isolate.sandbox.images import store
+from pytest_isolate.sandbox.images.archives import import_image
+from pytest_isolate.sandbox.images.manifest import Descriptor, Platform, own_platform
+from pytest_isolate.sandbox.images.resolve import Images
+from pytest_isolate.sandbox.images.store import Image, Store, default_store, remove_tree
+from pytest_isolate.sandbox.images.unpack import unpack
+from pytest_isolate.spec import HostRootfs, ImageRootfs, PathRootfs
+from pytest_isolate.values import Pull
+
+from ..archives import Layout, directory, file, tar_bytes
+
+BASE = [directory("etc"), file("etc/name", "base")]
+TOP = [file("etc/name", "top")]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "layout")
+
+
+def get(path: Path, images: Store, wanted: str = "") -> Image:
+    return images.image(import_image(path, images, own_platform(), wanted=wanted))
+
+
+def contents(image: Image, path: str) -> list[str]:
+    """Of ``path`` in each layer that has it, the topmost first."""
+    return [Path(layer, path).read_text() for layer in image.layers if Path(layer, path).exists()]
+
+
+# ---- kinds of files ---------------------------------------------------------------------------------
+
+
+def test_layout_directory_and_archive(images: Store, layout: Layout, tmp_path: Path) -> None:
+    digest = layout.add(BASE, TOP, config={"Env": ["A=1=2", "B="], "User": "7:8", "WorkingDir": "/w"})
+    for path in (layout.path, layout.pack(tmp_path / "layout.tar")):
+        image = get(path, images)
+        assert (image.name, image.digest) == (str(path), digest)
+        assert contents(image, "etc/name") == ["top", "base"]
+        assert image.config.env == (("A", "1=2"), ("B", ""))
+        assert (image.config.user, image.config.working_dir) == ("7:8", "/w")
+    assert len(os.listdir(images.directory / "layers/sha256")) == 2 * 3  # directory, note, lock
+
+
+def docker_archive(path: Path, *names: str, legacy: bool = False) -> Path:
+    layers = [tar_bytes(BASE), tar_bytes(TOP)]
+    diff_ids = ["sha256:" + hashlib.sha256(layer).hexdigest() for layer in layers]
+    config = {"os": "linux", "architecture": own_platform().architecture, "rootfs": {"diff_ids": diff_ids}}
+    ids = [diff_id.partition(":")[2] for diff_id in diff_ids]
+    members = [f"{i}/layer.tar" if legacy else f"blobs/sha256/{i}" for i in ids]
+    image = {"Config": f"{'0' * 64}.json", "Layers": members}
+    manifest = [image | {"RepoTags": [name]} for name in names] or [image]
+    entries = [file(f"{'0' * 64}.json", json.dumps(config))]
+    entries += [file(member, layer) for member, layer in zip(members, layers, strict=True)]
+    path.write_bytes(tar_bytes([*entries, file("manifest.json", json.dumps(manifest))]))
+    return path
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_docker_save(images: Store, tmp_path: Path, legacy: bool) -> None:
+    image = get(docker_archive(tmp_path / "saved.tar", "app:1", legacy=legacy), images)
+    assert contents(image, "etc/name") == ["top", "base"]
+
+
+def test_one_of_several(images: Store, layout: Layout, tmp_path: Path) -> None:
+    layout.add(BASE, name="one")
+    layout.add(BASE, TOP, name="two")
+    saved = docker_archive(tmp_path / "saved.tar", "app:1", "app:2")
+    assert len(get(layout.path, images, "two").layers) == 2
+    assert len(get(saved, images, "app:2").layers) == 2
+    for path, names in ((layout.path, "one, two"), (saved, "app:1, app:2")):
+        with pytest.raises(ImageError, match=f"has 2 images.*{names}"):
+            get(path, images)
+        with pytest.raises(ImageError, match=r"'three'"):
+            get(path, images, "three")
+
+
+def test_platform_is_chosen_from_an_index(images: Store, layout: Layout) -> None:
+    other = layout.add(BASE, platform={"os": "linux", "architecture": "s390x"})
+    mine = layout.add(TOP, platform=own_platform().to_json())
+    index = {
+        "schemaVersion": 2,
+        "manifests": json.loads((layout.path / "index.json").read_text())["manifests"],
+    }
+    inner = layout.blob(json.dumps(index).encode(), "application/vnd.oci.image.index.v1+json")
+    layout.write_index([inner])
+    assert get(layout.path, images).digest == mine
+    far = import_image(layout.path, images, Platform("linux", "s390x"), name="far")
+    assert far.manifest.digest == other
+    with pytest.raises(ImageError, match="there is no image for linux/riscv64; there is: linux/s390x"):
+        import_image(layout.path, images, Platform("linux", "riscv64"), name="none")
+
+
+@pytest.mark.parametrize("how", [lambda data: data, gzip.compress], ids=["plain", "gzip"])
+def test_root_tarball(images: Store, tmp_path: Path, how: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "root.tar"
+    path.write_bytes(how(tar_bytes([directory("./"), file("./etc/name", "root")])))
+    image = get(path, images)
+    assert contents(image, "etc/name") == ["root"]
+    assert image.config.platform == own_platform()
+
+
+def test_a_changed_file_is_another_image(images: Store, tmp_path: Path) -> None:
+    path = tmp_path / "root.tar"
+    path.write_bytes(tar_bytes([file("a", "old")]))
+    first = get(path, images)
+    assert get(path, images) == first
+    path.write_bytes(tar_bytes([file("a", "newer")]))
+    assert contents(get(path, images), "a") == ["newer"]
+    assert [stored.name for stored in images.images()] == [str(path)]
+
+
+def test_a_layer_that_comes_twice_is_mounted_once(images: Store, layout: Layout) -> None:
+    """overlayfs answers ELOOP to a lower layer that is there twice."""
+    layout.add(BASE, TOP, BASE)
+    assert contents(get(layout.path, images), "etc/name") == ["base", "top"]
+
+
+# ---- what is refused --------------------------------------------------------------------------------
+
+
+def damage(layout: Layout, kind: str) -> None:
+    """Change one byte of a blob: of a layer, of the configuration or of the manifest."""
+    entry = json.loads((layout.path / "index.json").read_text())["manifests"][0]
+    manifest = json.loads(layout.blob_path(entry["digest"]).read_text())
+    digests = {
+        "layer": manifest["layers"][0]["digest"],
+        "config": manifest["config"]["digest"],
+        "manifest": entry["digest"],
+    }
+    path = layout.blob_path(digests[kind])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["layer", "config", "manifest"])
+def test_a_damaged_blob_is_refused_and_the_store_stays_usable(
+    images: Store, layout: Layout, tmp_path: Path, kind: str
+) -> None:
+    layout.add(BASE, TOP)
+    damage(layout, kind)
+    with pytest.raises(ImageError, match="is damaged: it has the digest"):
+        get(layout.path, images)
+    assert images.images() == []
+    good = Layout(tmp_path / "good")
+    good.add(BASE, TOP)
+    assert contents(get(good.path, images), "etc/name") == ["top", "base"]
+
+
+def test_a_layer_that_is_not_its_diff_id(images: Store, layout: Layout) -> None:
+    digest = layout.add(BASE)
+    manifest = json.loads(layout.blob_path(digest).read_text())
+    config = json.loads(layout.blob_path(manifest["config"]["digest"]).read_text())
+    config["rootfs"]["diff_ids"] = ["sha256:" + "0" * 64]
+    manifest["config"] = layout.blob(json.dumps(config).encode(), manifest["config"]["mediaType"])
+    layout.write_index([layout.blob(json.dumps(manifest).encode(), manifest["mediaType"])])
+    with pytest.raises(ImageError, match="is not what the image promises"):
+        get(layout.path, images)
+    assert [*(images.directory / "layers/sha256").glob("*[!k]")] == []
+    assert [*(images.directory / "work").glob("[!.]*")] == []
+
+
+ABSURD: dict[str, tuple[Any, str]] = {
+    "no list": ({"layers": {}}, "no list 'layers'"),
+    "no digest": ({"layers": [{"mediaType": "tar", "size": 1}]}, "no sha256 digest"),
+    "path for a digest": (
+        {"layers": [{"digest": "sha256:../../../etc/passwd", "size": 1}]},
+        "no sha256 digest",
+    ),
+    "negative": ({"layers": [{"digest": "sha256:" + "0" * 64, "size": -1}]}, "no size"),
+    "huge": ({"layers": [{"digest": "sha256:" + "0" * 64, "size": 2**60}]}, "no size"),
+    "true": ({"layers": [{"digest": "sha256:" + "0" * 64, "size": True}]}, "no size"),
+    "501 layers": (
+        {"layers": [{"mediaType": "x.tar", "digest": "sha256:" + "0" * 64, "size": 1}] * 501},
+        "501 layers; the kernel mounts 500",
+    ),
+    "no tar": ({"layers": [{"mediaType": "x.zip", "digest": "sha256:" + "0" * 64, "size": 1}]}, "no tar"),
+    "foreign": (
+        {"layers": [{"mediaType": "a.tar.foreign", "digest": "sha256:" + "0" * 64, "size": 1}]},
+        "no tar",
+    ),
+    "encrypted": (
+        {"layers": [{"mediaType": "a.tar+encrypted", "digest": "sha256:" + "0" * 64, "size": 1}]},
+        "encrypted",
+    ),
+    "old": ({"schemaVersion": 1}, "schema 1"),
+    "no object": ([], "not a JSON object"),
+    "text": ("nonsense", "not JSON"),
+    "deep": ("[" * 100_000, "not JSON"),
+    "long": (" " * (5 * 2**20), "bytes"),
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_absurd_manifests(images: Store, layout: Layout, name: str) -> None:
+    content, text = ABSURD[name]
+    data = content if isinstance(content, str) else json.dumps(content)
+    layout.write_index([layout.blob(data.encode(), "application/vnd.oci.image.manifest.v1+json")])
+    with pytest.raises(ImageError, match=text):
+        get(layout.path, images)
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"Env": ["nothing"]}, "not NAME=VALUE"),
+        ({"Env": [1]}, "not NAME=VALUE"),
+        ({"User": 1}, "no text"),
+        ({"WorkingDir": "a\0b"}, "no text"),
+    ],
+)
+def test_absurd_configurations(images: Store, layout: Layout, config: dict[str, Any], text: str) -> None:
+    layout.add(BASE, config=config)
+    with pytest.raises(ImageError, match=text):
+        get(layout.path, images)
+
+
+def test_a_layout_whose_blobs_are_links(images: Store, layout: Layout, tmp_path: Path) -> None:
+    """What a link out of the layout leads to is never read."""
+    digest = layout.add(BASE)
+    secret = tmp_path / "secret"
+    layout.blob_path(digest).rename(secret)
+    layout.blob_path(digest).symlink_to(secret)
+    with pytest.raises(ImageError, match="cannot read"):
+        get(layout.path, images)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", tar_bytes([]), tar_bytes([file("oci-layout", "{}")])])
+def test_files_that_are_no_images(images: Store, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(ImageError):
+        get(path, images)
+
+
+# ---- many at once, and deaths --------------------------------------------------------------------------
+
+
+def _get_layers(path: Path, directory: Path, count: Any) -> None:
+    def counting(*args: Any) -> Any:
+        with count.get_lock():
+            count.value += 1
+        return unpack(*args)
+
+    setattr(store, "unpack", counting)  # noqa: B010 - in a process of its own
+    get(path, Store(directory))
+
+
+def test_processes_that_come_at_once_unpack_once(layout: Layout, tmp_path: Path) -> None:
+    layout.add(BASE, [file(f"f{i}", "x" * 1000) for i in range(300)], TOP)
+    context = multiprocessing.get_context("fork")
+    count = context.Value("i", 0)
+    arguments = (layout.path, tmp_path / "shared", count)
+    processes = [context.Process(target=_get_layers, args=arguments) for _ in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 6
+    assert count.value == 3
+
+
+def _unpack_for_ever(path: Path, directory: Path) -> None:
+    def stall(archive: Path, root: Path) -> Any:
+        (root / "half").mkdir(mode=0o500)
+        (directory / "started").touch()
+        time.sleep(60)
+
+    setattr(store, "unpack", stall)  # noqa: B010
+    get(path, Store(directory))
+
+
+def test_a_kill_while_unpacking_leaves_the_store_sound(layout: Layout, tmp_path: Path) -> None:
+    layout.add(BASE)
+    images = Store(tmp_path / "shared")
+    process = multiprocessing.get_context("fork").Process(
+        target=_unpack_for_ever, args=(layout.path, images.directory)
+    )
+    process.start()
+    while not (images.directory / "started").exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert len([*(images.directory / "work").glob("[!.]*")]) == 1
+    assert contents(get(layout.path, images), "etc/name") == ["base"]
+    assert [*(images.directory / "work").glob("[!.]*")] == []
+
+
+def test_a_kill_between_layer_and_note(images: Store, layout: Layout) -> None:
+    """A directory without its note is not known to be whole."""
+    layout.add(BASE)
+    (path,) = get(layout.path, images).layers
+    Path(path, "etc/name").write_text("torn")
+    Path(path).with_suffix(".json").unlink()
+    assert contents(get(layout.path, images), "etc/name") == ["base"]
+
+
+def test_a_torn_write_of_a_blob_is_written_again(images: Store, layout: Layout) -> None:
+    path = layout.blob_path(layout.add(BASE))
+    expected = Descriptor("x", f"sha256:{path.name}", path.stat().st_size)
+    with images.blobs.being_written(expected.digest) as partial:
+        assert partial is not None
+        partial.write_bytes(path.read_bytes()[:10])
+    images.blobs.add([path.read_bytes()], expected)
+    assert images.blobs.path(expected.digest).read_bytes() == path.read_bytes()
+
+
+def test_a_blob_longer_than_promised_is_not_read_to_its_end(images: Store) -> None:
+    def endless() -> Any:
+        for _ in range(100):
+            yield b"x" * 1000
+        raise AssertionError("read on")
+
+    with pytest.raises(ImageError, match="is damaged"):
+        images.blobs.add(endless(), Descriptor("x", "sha256:" + "0" * 64, 5000))
+
+
+# ---- clearing up -----------------------------------------------------------------------------------
+
+
+def test_prune_removes_what_no_image_needs(images: Store, layout: Layout, tmp_path: Path) -> None:
+    layout.add(BASE, TOP)
+    other = Layout(tmp_path / "other")
+    other.add(BASE)
+    both, one = get(layout.path, images), get(other.path, images)
+    assert images.prune(in_use_s=0) == 0
+    assert images.remove(both.name)
+    assert not images.remove(both.name)
+    assert images.prune() == 0  # it may be in use
+    assert images.prune(in_use_s=0) > 0
+    assert [Path(layer).exists() for layer in both.layers] == [False, True]
+    assert contents(one, "etc/name") == ["base"]
+    assert get(other.path, images) == one
+    assert get(layout.path, images) == both
+
+
+def test_trees_without_write_permission_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "a/b/c").mkdir(parents=True)
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o555)
+    (tmp_path / "a/link").symlink_to(outside)
+    for path in ("a/b/c", "a/b", "a"):
+        (tmp_path / path).chmod(0o500)
+    remove_tree(tmp_path / "a")
+    assert os.listdir(tmp_path) == ["outside"]
+    assert outside.stat().st_mode & 0o777 == 0o555
+
+
+def test_the_store_is_a_layout_for_others(images: Store, layout: Layout) -> None:
+    digest = layout.add(BASE, name="")
+    get(layout.path, images)
+    index = json.loads((images.directory / "index.json").read_text())
+    assert index["schemaVersion"] == 2
+    assert [m["digest"] for m in index["manifests"]] == [digest]
+    assert json.loads((images.directory / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+
+
+def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert default_store() == Path("/cache/pytest-isolate/images")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert default_store() == Path("/home/me/.cache/pytest-isolate/images")
+
+
+# ---- from a rootfs to an image ---------------------------------------------------------------------------
+
+
+def test_kinds_of_rootfs(images: Store, layout: Layout, tmp_path: Path) -> None:
+    layout.add(BASE, name="one#1")
+    layout.add(TOP, name="two")
+    found = Images(images)
+    assert found.get(HostRootfs()) is None
+    assert found.get(PathRootfs(str(tmp_path))) is None
+    image = found.get(PathRootfs(f"{layout.path}#two"))
+    assert image is not None
+    assert contents(image, "etc/name") == ["top"]
+    assert found.get(PathRootfs(f"{layout.path}#two")) is image
+
+
+def test_a_path_that_comes_to_be(images: Store, tmp_path: Path) -> None:
+    found, rootfs = Images(images), PathRootfs(str(tmp_path / "later"))
+    with pytest.raises(ImageError, match="is not there; name a directory"):
+        found.get(rootfs)
+    (tmp_path / "later").mkdir()
+    assert found.get(rootfs) is None
+
+
+def test_an_image_that_cannot_be_had_is_asked_for_once(images: Store, layout: Layout) -> None:
+    layout.add(BASE)
+    damage(layout, "layer")
+    found = Images(images)
+    errors = []
+    for _ in range(2):
+        with pytest.raises(ImageError) as info:
+            found.get(PathRootfs(str(layout.path)))
+        errors.append(info.value)
+    assert errors[0] is errors[1]
+
+
+def test_offline(images: Store, layout: Layout) -> None:
+    layout.add(BASE)
+    name = "localhost:1/some/image:1"
+    with pytest.raises(ImageError, match=r"--isolate-pull=never forbids.*pytest-isolate image pull"):
+        Images(images, Pull.NEVER).get(ImageRootfs(name))
+    import_image(layout.path, images, own_platform(), name=name)
+    for pull in (Pull.NEVER, Pull.MISSING):
+        assert Images(images, pull).get(ImageRootfs(name)) is not None
+
+
+def test_an_archive_of_archives(images: Store, layout: Layout, tmp_path: Path) -> None:
+    """Compressed as a whole, as people have them on web pages."""
+    layout.add(BASE)
+    packed = tmp_path / "layout.tar.gz"
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(layout.path, "./")
+    assert contents(get(packed, images), "etc/name") == ["base"]
