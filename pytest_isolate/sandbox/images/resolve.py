@@ -46,9 +46,15 @@ class Images:
                 path, wanted = _split(text)
                 if path.is_dir() and not is_layout(path):
                     return None
-                return self.store.image(import_image(path, self.store, own_platform(), wanted=wanted))
+                return self._image(import_image(path, self.store, own_platform(), wanted=wanted))
             case ImageRootfs(name):
-                return self.store.image(self._pulled(parse_reference(name)))
+                return self._image(self._pulled(parse_reference(name)))
+
+    def _image(self, stored: Stored) -> Image:
+        where = stored.manifest.platform
+        if where is not None and where.architecture and not where.runs_on(own_platform()):
+            raise ImageError(f"image {stored.name} is for {where}, and this machine is {own_platform()}")
+        return self.store.image(stored)
 
     def _pulled(self, reference: Reference) -> Stored:
         name = str(reference)
