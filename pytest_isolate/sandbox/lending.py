@@ -40,9 +40,12 @@ def lend(tree: Tree, host: Host, workspace: Workspace) -> Iterator[MountBind]:
     for path in sorted(set(workspace.needed)):  # the outermost only
         if path != "/" and host.exists(path) and not is_below(path, found):
             found.append(path)
+    loader = workspace.loader
+    if loader is not None and loader.has_argv0:
+        yield from _launched(tree, host, loader, found)
+        found = [path for path in found if not _leads_to(path, loader.interpreter)]
     yield from (_bind(tree, host, path) for path in found)
     yield from (_bind(tree, host, source, target) for source, target in _libraries(workspace).items())
-    yield from _interpreter(tree, host, workspace.loader)
 
 
 def libraries(workspace: Workspace) -> tuple[str, ...]:
@@ -70,14 +73,20 @@ def _libraries(workspace: Workspace) -> dict[str, str]:
     return {path: f"{LIBRARIES}/{i}" for i, path in enumerate(directories)}
 
 
-def _interpreter(tree: Tree, host: Host, loader: Loader | None) -> Iterator[MountBind]:
+def _launched(tree: Tree, host: Host, loader: Loader, lent: list[str]) -> Iterator[MountBind]:
     """What lets ``subprocess.run([sys.executable])`` start the host's interpreter, whatever C library the
-    root has: a launcher in its place."""
-    if loader is not None and loader.has_argv0:
-        yield _bind(tree, host, loader.path, f"{LENT}/loader")
-        yield _bind(tree, host, loader.interpreter, f"{LENT}/interpreter")
-        # The target is there already, lent with its directory or by itself.
+    root has: a launcher in its place, and in that of links to it."""
+    yield _bind(tree, host, loader.path, f"{LENT}/loader")
+    yield _bind(tree, host, loader.interpreter, f"{LENT}/interpreter")
+    for path in lent:
+        if _leads_to(path, loader.interpreter):
+            yield _bind(tree, host, LAUNCHER, path)
+    if loader.interpreter not in lent:  # it is there already, with a directory
         yield MountBind(LAUNCHER, tree.resolve(loader.interpreter), readonly=True, is_file=True)
+
+
+def _leads_to(path: str, target: str) -> bool:
+    return os.path.realpath(path) == target
 
 
 def _bind(tree: Tree, host: Host, source: str, target: str | None = None) -> MountBind:

@@ -332,7 +332,7 @@ def test_other_options(run: Runner, layout: Layout, pytester: pytest.Pytester) -
         def test_binds():
             assert pathlib.Path("/data/real/here/file").read_text() == "host"
 
-        @pytest.mark.isolated(memory="100M", pids=20, tmp_size="1M")
+        @pytest.mark.isolated(tmp_size="1M")
         def test_limits():
             with pytest.raises(OSError, match="No space"):
                 pathlib.Path("/etc/big").write_bytes(bytes(2**21))
