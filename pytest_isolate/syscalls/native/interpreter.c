@@ -37,7 +37,7 @@ __attribute__((used)) void start(char **stack) {
     char **envp = argv + argc + 1;
     const char *head[] = {loader, "--library-path", libraries, "--argv0", argv[0], interpreter};
     const size_t head_count = sizeof head / sizeof *head;
-    const char *command[head_count + (size_t)argc];
+    const char *volatile command[head_count + (size_t)argc]; /* volatile: no loop becomes a call of memcpy */
     for (size_t i = 0; i < head_count; i++)
         command[i] = head[i];
     for (long i = 1; i <= argc; i++) /* the NULL at the end too */
