@@ -258,7 +258,7 @@ def _in_parallel(
 
     for item in items:
         todo.put(item)
-    workers = [threading.Thread(target=run, daemon=True) for _ in items[:threads]]
+    workers = [threading.Thread(target=run, name="pull", daemon=True) for _ in items[:threads]]
     for worker in workers:
         worker.start()
     try:

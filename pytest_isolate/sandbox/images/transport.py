@@ -26,6 +26,7 @@ __all__ = ["Answer", "Transport", "is_loopback"]
 PAUSES_S = (0.5, 1.0, 2.0)  #: between tries
 LONGEST_PAUSE_S = 30.0  #: that a registry may ask for
 CONNECT_S, READ_S, PROBE_S = 10.0, 60.0, 5.0
+CONNECTIONS = 8  # kept for the next request, to one host
 MAX_REDIRECTS = 5
 CHUNK_BYTES = 2**16
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
@@ -219,9 +220,14 @@ class Transport:
 def _read(response: BaseHTTPResponse) -> Answer:
     """Raises HTTPError, and ImageError for one that is too long."""
     try:
-        body = response.read(MAX_DOCUMENT_BYTES + 1, decode_content=False)
-        if len(body) > MAX_DOCUMENT_BYTES:
-            raise ImageError(f"the registry answers with more than {MAX_DOCUMENT_BYTES} bytes of a document")
+        body = b""
+        # To the end that is empty: only there urllib3 notices that the connection was cut.
+        while chunk := response.read(MAX_DOCUMENT_BYTES, decode_content=False):
+            body += chunk
+            if len(body) > MAX_DOCUMENT_BYTES:
+                raise ImageError(
+                    f"the registry answers with more than {MAX_DOCUMENT_BYTES} bytes of a document"
+                )
         challenges = response.headers.getlist("WWW-Authenticate")
         return Answer(response.status, response.headers, tuple(challenges), body)
     except BaseException:
@@ -231,10 +237,10 @@ def _read(response: BaseHTTPResponse) -> Answer:
 
 def _new_pool(proxy: str | None) -> urllib3.PoolManager:
     if proxy is None:
-        return urllib3.PoolManager()
+        return urllib3.PoolManager(maxsize=CONNECTIONS)
     auth = urllib3.util.parse_url(proxy).auth
     headers = urllib3.make_headers(proxy_basic_auth=auth) if auth else None
-    return urllib3.ProxyManager(proxy, proxy_headers=headers)
+    return urllib3.ProxyManager(proxy, maxsize=CONNECTIONS, proxy_headers=headers)
 
 
 def _asked_pause_s(answer: Answer) -> float:
