@@ -15,6 +15,7 @@ from pytest_isolate.sandbox.images.transport import Transport, is_loopback
 
 from ...fake_registry import FakeRegistry, Reply, Request, serve_fake
 from ...oci_layout import make_layout
+from ...registry_server import need_programs
 from .pulling import assert_whole, basic, failure, large, log_in, partial, pulled
 
 
@@ -184,8 +185,9 @@ def test_redirects_without_end_are_ended(fake: FakeRegistry, blobs: Blobs) -> No
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def certificate(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for 127.0.0.1 that signs itself; its key beside it."""
+    need_programs(request.config, "openssl")
     path = tmp_path_factory.mktemp("tls") / "certificate.pem"
     subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
