@@ -92,10 +92,18 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         reply = self.server.registry.answer(Request(self.command, self.path, headers, body))
         self.send_response(reply.status)
-        for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
+        chunked = "Transfer-Encoding" in reply.headers
+        length = {} if chunked else {"Content-Length": str(len(reply.body))}
+        for name, value in {**length, **reply.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(reply.body[: reply.sent_bytes])
+        sent = reply.body[: reply.sent_bytes]
+        if chunked:
+            sent = b"".join(
+                b"%x\r\n%b\r\n" % (len(sent[at : at + 1000]), sent[at : at + 1000])
+                for at in range(0, len(sent), 1000)
+            ) + (b"0\r\n\r\n" if reply.sent_bytes is None else b"")
+        self.wfile.write(sent)
         self.close_connection = reply.sent_bytes is not None
 
     do_GET = do_POST = _answer  # the names that http.server calls

@@ -18,8 +18,8 @@ from pytest_isolate.errors import ImageError
 from pytest_isolate.sandbox.images.credentials import DOCKER_HUB, Credentials, Found, find_credentials
 from pytest_isolate.sandbox.images.manifest import DOCUMENT_TYPES
 from pytest_isolate.sandbox.images.reference import Reference
-from pytest_isolate.sandbox.images.transport import Answer, Transport, is_loopback
-from pytest_isolate.units import quoted
+from pytest_isolate.sandbox.images.transport import Answer, Transport, asked_pause_s, is_loopback
+from pytest_isolate.units import format_duration, quoted
 
 __all__ = ["Client", "parse_challenges"]
 
@@ -138,9 +138,9 @@ class Client:
             case 404:
                 return ImageError(f"{what} is not there: {said}")
             case 429:
-                pause = answer.headers.get("Retry-After")
-                wait = f"; try again in {quoted(pause)} s" if pause else "; try again later"
-                return ImageError(f"{self._registry} was asked for too much: {said}{wait}")
+                pause_s = asked_pause_s(answer)
+                wait = f"in {format_duration(pause_s)}" if pause_s else "later"
+                return ImageError(f"{self._registry} was asked for too much: {said}; try again {wait}")
             case _:
                 return ImageError(f"cannot pull {what}: {said}")
 

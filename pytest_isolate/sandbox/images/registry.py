@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,12 @@ def pull(
     The descriptor is that of the platform's manifest, also where the reference is of an index. An image
     that is named by its digest and wholly there takes no network. Raises ImageError.
     """
-    with _Pull(reference, blobs, progress, access or Access.of_environment()) as pulling:
-        return pulling.image(platform)
+    try:
+        with _Pull(reference, blobs, progress, access or Access.of_environment()) as pulling:
+            return pulling.image(platform)
+    except OSError as error:
+        where = error.filename or blobs.directory
+        raise ImageError(f"cannot pull {reference} to {where}: {error.strerror}") from None
 
 
 class _Pull:
@@ -145,20 +150,17 @@ class _Pull:
             self._progress.done(descriptor.digest)
 
     def _download(self, descriptor: Descriptor, partial: Path) -> None:
+        partial.touch(mode=0o600)
+        resumed = partial.stat().st_size > 0
+        self._receive(descriptor, partial)
         try:
-            partial.touch(mode=0o600)
-            resumed = partial.stat().st_size > 0
+            self._blobs.finish(partial, descriptor)
+        except ImageError:
+            if not resumed:
+                raise
+            # What was there may have been of another registry, or hit by a power cut.
             self._receive(descriptor, partial)
-            try:
-                self._blobs.finish(partial, descriptor)
-            except ImageError:
-                if not resumed:
-                    raise
-                # What was there may have been of another registry, or hit by a power cut.
-                self._receive(descriptor, partial)
-                self._blobs.finish(partial, descriptor)
-        except OSError as error:
-            raise ImageError(f"cannot write blob {descriptor.digest}: {error.strerror}") from None
+            self._blobs.finish(partial, descriptor)
 
     def _receive(self, descriptor: Descriptor, partial: Path) -> None:
         """Until the file is long enough. Where a connection is cut, the next one goes on."""
@@ -171,9 +173,10 @@ class _Pull:
             from_bytes = have_bytes if have_bytes < descriptor.size_bytes else 0
             with client.blob(descriptor.digest, from_bytes) as (start_bytes, chunks):
                 self._append(descriptor, partial, start_bytes, chunks)
-        if _size_bytes(partial) != descriptor.size_bytes:
+        if (have_bytes := _size_bytes(partial)) != descriptor.size_bytes:
             raise ImageError(
-                f"{self._reference}: the connection ended {TRIES} times before blob {descriptor.digest} did; "
+                f"{self._reference}: of blob {descriptor.digest} came {have_bytes} of "
+                f"{descriptor.size_bytes} bytes, and then {TRIES} times the end of the connection; "
                 "pull again: it goes on from there"
             )
 
@@ -269,5 +272,6 @@ def _in_parallel(
         stop()
         raise
     finally:
+        deadline_s = time.monotonic() + LEAVE_S
         for worker in workers:
-            worker.join(LEAVE_S)
+            worker.join(max(deadline_s - time.monotonic(), 0))

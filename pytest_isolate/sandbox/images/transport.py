@@ -21,7 +21,7 @@ from pytest_isolate.errors import ImageError
 from pytest_isolate.sandbox.images.manifest import MAX_DOCUMENT_BYTES
 from pytest_isolate.units import quoted
 
-__all__ = ["Answer", "Transport", "is_loopback"]
+__all__ = ["Answer", "Transport", "asked_pause_s", "is_loopback"]
 
 PAUSES_S = (0.5, 1.0, 2.0)  #: between tries
 LONGEST_PAUSE_S = 30.0  #: that a registry may ask for
@@ -69,8 +69,9 @@ class Transport:
             for response in self._open:
                 with contextlib.suppress(ValueError, RuntimeError, OSError):  # it has just ended by itself
                     response.shutdown()
-            for pool in self._pools.values():
-                pool.clear()
+            for manager in self._pools.values():
+                for key in manager.pools.keys():  # noqa: SIM118 - it cannot be iterated over
+                    manager.pools[key].close()  # manager.clear() leaves that to the garbage collector
 
     def wait(self, seconds: float) -> None:
         if self._stopped.wait(seconds):
@@ -110,7 +111,7 @@ class Transport:
             except HTTPError:
                 self.wait(pause_s)
                 continue
-            asked_s = _asked_pause_s(answer)
+            asked_s = asked_pause_s(answer)
             if answer.status not in _AGAIN or asked_s > LONGEST_PAUSE_S:
                 return answer
             self.wait(max(pause_s, asked_s))
@@ -202,13 +203,14 @@ class Transport:
 
     def _stream(self, response: BaseHTTPResponse) -> Answer:
         def chunks() -> Iterator[bytes]:
-            # The last two: stop() was called. It is over either way, and the caller counts the bytes.
-            with contextlib.suppress(HTTPError, OSError, RuntimeError, ValueError):
+            # The caller counts the bytes.
+            with contextlib.suppress(HTTPError, OSError):
                 while chunk := response.read1(CHUNK_BYTES, decode_content=False):
                     yield chunk
 
         with self._lock:
             self._open.add(response)
+        self.wait(0)  # or stop() came before it could know of this one
         return Answer(response.status, response.headers, (), chunks=chunks())
 
     def _forget(self, response: BaseHTTPResponse) -> None:
@@ -243,7 +245,8 @@ def _new_pool(proxy: str | None) -> urllib3.PoolManager:
     return urllib3.ProxyManager(proxy, maxsize=CONNECTIONS, proxy_headers=headers)
 
 
-def _asked_pause_s(answer: Answer) -> float:
+def asked_pause_s(answer: Answer) -> float:
+    """How long to wait for the next request, by the header Retry-After; 0 without."""
     value = answer.headers.get("Retry-After")
     try:
         return urllib3.Retry().parse_retry_after(value) if value else 0.0

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -39,16 +40,21 @@ def test_by_digest_an_image_that_is_there_takes_no_request(fake: FakeRegistry, b
     assert fake.requests == []
 
 
+@pytest.mark.parametrize("by_tag", [True, False])
 @pytest.mark.parametrize("what", ["index", "manifest", "layer"])
-def test_what_was_damaged_in_the_store_is_got_again(fake: FakeRegistry, blobs: Blobs, what: str) -> None:
-    name = f"@{fake.layout.top['digest']}"
+def test_what_was_damaged_in_the_store_is_got_again(
+    fake: FakeRegistry, blobs: Blobs, what: str, by_tag: bool
+) -> None:
+    name = ":latest" if by_tag else f"@{fake.layout.top['digest']}"
     manifest = pulled(fake, blobs, name)
     digests = {"index": fake.layout.top["digest"], "manifest": manifest.digest, "layer": large(fake.layout)}
     digest = digests[what]
     blobs.path(digest).write_bytes(b"x" * len(fake.layout.blobs[digest]))
     fake.requests.clear()
     pulled(fake, blobs, name)
-    assert [request.path.rpartition("/")[2] for request in fake.requests] == [digest]
+    asked = {request.path.rpartition("/")[2] for request in fake.requests} - {""}
+    assert asked - {"latest"} == ({digest} if what != "index" or not by_tag else set())
+    assert blobs.is_whole(fake.layout.top["digest"])
     assert_whole(blobs, fake)
 
 
@@ -160,6 +166,12 @@ def test_a_document_that_is_index_and_manifest_at_once_is_refused(fake: FakeRegi
     assert "an index and a manifest at once" in failure(fake, blobs)
 
 
+def test_a_store_that_cannot_be_written_is_named(fake: FakeRegistry, blobs: Blobs) -> None:
+    blobs.directory.write_text("a file")
+    name = f"{fake.host}/a/b:latest"
+    assert failure(fake, blobs) == f"cannot pull {name} to {blobs.directory}/partial: Not a directory"
+
+
 # --- the process
 
 PULL = """
@@ -194,6 +206,7 @@ def test_an_ended_pull_leaves_what_the_next_one_needs(fake: FakeRegistry, blobs:
     process = subprocess.Popen(puller(fake, blobs), stderr=subprocess.DEVNULL)
     while not partial(blobs, digest).exists() or partial(blobs, digest).stat().st_size < 50_000:
         assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.Signals[name])
     assert process.wait(20) != 0
     fake.rules.clear()

@@ -5,18 +5,23 @@ from __future__ import annotations
 import ssl
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from pytest_isolate.errors import ImageError
 from pytest_isolate.sandbox.images import transport
 from pytest_isolate.sandbox.images.blobs import Blobs
+from pytest_isolate.sandbox.images.reference import parse_reference
+from pytest_isolate.sandbox.images.registry import pull
 from pytest_isolate.sandbox.images.transport import Transport, is_loopback
 
 from ...fake_registry import FakeRegistry, Reply, Request, serve_fake
 from ...oci_layout import make_layout
 from ...registry_server import need_programs
-from .pulling import assert_whole, basic, failure, large, log_in, partial, pulled
+from .pulling import AMD64, assert_whole, basic, failure, large, log_in, partial, pulled
 
 
 def test_a_cut_download_goes_on_where_it_ended(fake: FakeRegistry, blobs: Blobs) -> None:
@@ -40,12 +45,28 @@ def test_a_download_that_is_cut_again_and_again_says_so(fake: FakeRegistry, blob
         return Reply(normal.status, normal.body, normal.headers, sent_bytes=1000)
 
     fake.rules.append(cut)
-    assert "the connection ended 5 times before blob" in failure(fake, blobs)
+    data = fake.layout.blobs[digest]
+    assert f"came 5000 of {len(data)} bytes, and then 5 times the end of the connection" in failure(
+        fake, blobs
+    )
     assert partial(blobs, digest).read_bytes() == fake.layout.blobs[digest][:5000]
     fake.rules.clear()
     fake.requests.clear()
     pulled(fake, blobs)
     assert [request.headers["range"] for request in fake.asked(digest)] == ["bytes=5000-"]
+    assert_whole(blobs, fake)
+
+
+def test_a_blob_may_come_in_chunks_and_be_cut(fake: FakeRegistry, blobs: Blobs) -> None:
+    """Its length is not known then."""
+    digest = large(fake.layout)
+    chunked = {"Transfer-Encoding": "chunked"}
+    fake.once(digest, lambda request: Reply(200, fake.layout.blobs[digest], chunked, sent_bytes=100_000))
+    fake.once(
+        digest, lambda request: replace(fake.normal(request), headers=fake.normal(request).headers | chunked)
+    )
+    pulled(fake, blobs)
+    assert [request.headers.get("range") for request in fake.asked(digest)] == [None, "bytes=100000-"]
     assert_whole(blobs, fake)
 
 
@@ -114,7 +135,7 @@ def test_too_long_a_pause_is_an_error_at_once(fake: FakeRegistry, blobs: Blobs) 
     limit = b'{"errors": [{"message": "rate limit"}]}'
     fake.rules.append(lambda request: Reply(429, limit, {"Retry-After": "3600"}))
     text = failure(fake, blobs)
-    assert text == f"{fake.host} was asked for too much: 429, 'rate limit'; try again in '3600' s"
+    assert text == f"{fake.host} was asked for too much: 429, 'rate limit'; try again in 3600.0 s"
     assert len(fake.asked("/manifests/")) == 1
 
 
@@ -124,6 +145,29 @@ def test_nobody_at_home(blobs: Blobs) -> None:
     text = failure(fake, blobs)
     assert text.startswith(f"cannot pull from {fake.host}: ")
     assert "refused" in text
+
+
+def test_an_insecure_registry_by_way_of_a_proxy(
+    fake: FakeRegistry, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy, which is the fake, knows no tunnels: HTTPS fails. Neither name nor port need be there."""
+
+    def proxy(request: Request) -> Reply | None:
+        url = urlsplit(request.path)
+        return fake.normal(replace(request, path=url.path)) if url.netloc == "registry.test:81" else None
+
+    fake.rules.append(proxy)
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, f"http://ann:word@{fake.host}")
+    monkeypatch.setenv("no_proxy", "")
+    reference = parse_reference("registry.test:81/a/b")
+    with pytest.raises(ImageError, match=r"^cannot pull from registry\.test:81: .*501"):
+        pull(reference, blobs, AMD64)
+    assert fake.requests == []
+    monkeypatch.setenv("PYTEST_ISOLATE_INSECURE_REGISTRIES", "registry.test:81")
+    pull(reference, blobs, AMD64)
+    assert {request.headers["proxy-authorization"] for request in fake.requests} == {"Basic YW5uOndvcmQ="}
+    assert_whole(blobs, fake)
 
 
 # --- redirects
