@@ -23,7 +23,7 @@ from pytest_isolate.units import format_duration, quoted
 
 __all__ = ["Client", "parse_challenges"]
 
-_API_HOSTS = {DOCKER_HUB: "registry-1.docker.io"}
+API_HOSTS = {DOCKER_HUB: "registry-1.docker.io"}
 #: RFC 9110, 11.6.1: a scheme, or a parameter of the scheme before it.
 _CHALLENGE = re.compile(r"""([\w!#$%&'*+.^`|~-]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,"]+))?""", re.ASCII)
 _TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
@@ -39,7 +39,7 @@ class Client:
         if registry == DOCKER_HUB and "/" not in reference.repository:
             self._repository = f"library/{reference.repository}"
         self._transport = Transport(
-            _API_HOSTS.get(registry, registry), may_be_plain=registry in insecure or is_loopback(registry)
+            API_HOSTS.get(registry, registry), may_be_plain=registry in insecure or is_loopback(registry)
         )
         self.stop, self.wait = self._transport.stop, self._transport.wait
         self._authorization: str | None = None

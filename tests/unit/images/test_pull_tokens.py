@@ -8,13 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from pytest_isolate.sandbox.images import client
 from pytest_isolate.sandbox.images import registry as registry_module
 from pytest_isolate.sandbox.images.blobs import Blobs
 from pytest_isolate.sandbox.images.client import parse_challenges
+from pytest_isolate.sandbox.images.reference import parse_reference
+from pytest_isolate.sandbox.images.registry import pull
 
 from ...fake_registry import FakeRegistry, Reply, Request, serve_fake
 from ...oci_layout import make_layout
-from .pulling import ALICE, assert_whole, failure, log_in, pulled
+from .pulling import ALICE, AMD64, assert_whole, basic, failure, log_in, pulled
 
 
 class Tokens:
@@ -158,3 +161,18 @@ def test_a_kind_of_login_that_nobody_knows(fake: FakeRegistry, blobs: Blobs) -> 
 )
 def test_challenges(headers: list[str], expected: dict[str, dict[str, str]]) -> None:
     assert parse_challenges(headers) == expected
+
+
+def test_docker_hub_is_at_another_address_and_has_a_library(
+    fake: FakeRegistry, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client.API_HOSTS == {"docker.io": "registry-1.docker.io"}
+    monkeypatch.setitem(client.API_HOSTS, "docker.io", fake.host)
+    monkeypatch.setenv("PYTEST_ISOLATE_INSECURE_REGISTRIES", "docker.io")
+    log_in("https://index.docker.io/v1/")
+    fake.rules.append(basic)
+    pull(parse_reference("docker.io/alpine"), blobs, AMD64)
+    assert {request.path.rpartition("/")[0] for request in fake.requests} - {""} == {
+        "/v2/library/alpine/manifests",
+        "/v2/library/alpine/blobs",
+    }
