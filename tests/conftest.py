@@ -13,6 +13,8 @@ import pytest
 
 from pytest_isolate.kernel.features import Feature, probe
 
+from .registry_server import RegistryServer, need_programs, serve_registry
+
 #: Beside another worker of xdist it may be its session whose cgroups wait for the next one to remove them.
 WAIT_S = 60.0 if "PYTEST_XDIST_WORKER" in os.environ else 3.0
 
@@ -104,3 +106,23 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
             break
         time.sleep(0.05)
     assert not any(left.values()), f"left behind: {left}"
+
+
+@pytest.fixture(scope="module")
+def registry(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RegistryServer]:
+    """A registry for everybody."""
+    need_programs(request.config, "docker-registry", "skopeo")
+    with serve_registry(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def closed_registry(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RegistryServer]:
+    """A registry for those who log in as registry_server.USER with registry_server.PASSWORD."""
+    need_programs(request.config, "docker-registry", "skopeo")
+    with serve_registry(tmp_path_factory.mktemp("closed-registry"), is_closed=True) as server:
+        yield server

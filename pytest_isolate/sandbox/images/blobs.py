@@ -32,6 +32,16 @@ class Blobs:
     def has(self, digest: str) -> bool:
         return self.path(digest).exists()
 
+    def is_whole(self, digest: str) -> bool:
+        """Whether the blob is there and is what its name says. One that is damaged is removed."""
+        path = self.path(digest)
+        if not path.exists():
+            return False
+        with self.being_written(digest) as partial:
+            if partial is None and digest_of(path)[1] != digest:
+                path.unlink()
+            return self.has(digest)
+
     @contextlib.contextmanager
     def being_written(self, digest: str) -> Iterator[Path | None]:
         """For one writer at a time: None if the blob is there; or where to write it.
@@ -76,7 +86,8 @@ class Blobs:
         """Write a small blob whose digest is not known yet."""
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         descriptor = Descriptor(media_type, digest, len(data))
-        self.add([data], descriptor)
+        if not self.is_whole(digest):
+            self.add([data], descriptor)
         return descriptor
 
     def read_document(self, digest: str) -> bytes:

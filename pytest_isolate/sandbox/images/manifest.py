@@ -149,6 +149,10 @@ def parse_document(data: bytes, media_type: str = "") -> Index | Manifest:
     """An index or a manifest. ``media_type``: as the place it comes from has it. Raises ImageError."""
     document = _load(data, "manifest")
     kind = document.get("mediaType") or media_type
+    if (
+        "manifests" in document and "layers" in document
+    ):  # CVE-2021-41190: read as one here, as the other there
+        raise ImageError("the manifest of the image is an index and a manifest at once")
     if kind in (OCI_INDEX, DOCKER_INDEX) or (not kind and "manifests" in document):
         manifests = _list(document, "manifests", _descriptor, "index")
         return Index(tuple(d for d in manifests if d.media_type in DOCUMENT_TYPES))
