@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class RegistryServer:
 
     def push(self, layout: Layout, name: str) -> None:
         """``name``: NAME:TAG. All platforms, and with the same digests."""
-        source = self.directory / "pushed" / name.replace("/", "_").replace(":", "_")
+        source = Path(tempfile.mkdtemp(prefix="pushed-", dir=self.directory))
         layout.write(source)
         login = [f"--dest-creds={USER}:{PASSWORD}"] if self.is_closed else []
         command = ["skopeo", "--insecure-policy", "copy", "--quiet", "--all", "--preserve-digests"]

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import pytest
 from _pytest._code.code import (
@@ -595,6 +595,14 @@ def terminal(config: pytest.Config) -> Terminal | None:
     if reporter is None or not (reporter.isatty and reporter.hasmarkup):
         return None
     return Terminal(reporter)
+
+
+def terminal_file(config: pytest.Config) -> TextIO | None:
+    """Where the report goes; None in a worker of xdist. ``TerminalReporter._tw`` (terminal.py),
+    ``TerminalWriter._file`` (_io/terminalwriter.py, since 5.4)."""
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+    file: TextIO | None = None if reporter is None else reporter._tw._file
+    return file
 
 
 def has_color(config: pytest.Config) -> bool:

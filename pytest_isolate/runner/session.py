@@ -34,6 +34,7 @@ from pytest_isolate.spec import HostRootfs, Rootfs, Spec
 from pytest_isolate.values import Keep, Missing, Pull
 
 if TYPE_CHECKING:
+    from pytest_isolate.sandbox.images.progress import Progress
     from pytest_isolate.sandbox.images.resolve import Images
     from pytest_isolate.sandbox.images.store import Image
 
@@ -111,7 +112,13 @@ class IsolateSession:
         from pytest_isolate.sandbox.images.resolve import Images
         from pytest_isolate.sandbox.images.store import Store
 
-        return Images(Store(self._store), self._pull)
+        return Images(Store(self._store), self._pull, self._progress)
+
+    def _progress(self, name: str) -> contextlib.AbstractContextManager[Progress | None]:
+        from pytest_isolate.sandbox.images.progress import ProgressLine
+
+        file = pytest_private.terminal_file(self.config)
+        return contextlib.nullcontext() if file is None else ProgressLine(file, name)
 
     @cached_property
     def basetemp(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -14,6 +15,8 @@ import pytest
 from pytest_isolate.sandbox.images.manifest import own_platform
 
 from ..archives import Entry, Layout, directory, file, hardlink, symlink, tar_bytes
+from ..oci_layout import make_layout
+from ..registry_server import PASSWORD, USER, RegistryServer
 from .conftest import Run
 
 Runner = Callable[..., Run]
@@ -431,3 +434,81 @@ def test_other_platforms_are_refused(run: Runner, layout: Layout) -> None:
     inner = run("def test_it(): pass", "--isolate-rootfs=image")
     assert inner.outcomes == {"errors": 1}
     assert f"is for linux/s390x, and this machine is {own_platform()}" in inner.out
+
+
+# ---- from a registry -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where docker would keep logins."""
+    for name in ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    (tmp_path / "docker").mkdir()
+    return tmp_path / "docker/config.json"
+
+
+INSIDE = "def test_it(): assert open('/etc/name').read() == 'upper'"
+
+
+def test_pulled_by_tag_and_by_digest(
+    run: Runner, registry: RegistryServer, pytester: pytest.Pytester
+) -> None:
+    pushed = make_layout()
+    registry.push(pushed, "tests/by:tag")
+    digest = pushed.top["digest"]
+    first = run(INSIDE, f"--isolate-rootfs={registry.host}/tests/by:tag")
+    assert first.outcomes == {"passed": 1}, first.out
+    assert f"pulled {registry.host}/tests/by:tag: " in first.out
+    again = run(INSIDE, f"--isolate-rootfs={registry.host}/tests/by:tag")
+    assert again.outcomes == {"passed": 1}
+    assert "pulled 127" not in again.out
+    pytester.makepyprojecttoml(f'[tool.pytest-isolate.images]\npinned = "{registry.host}/tests/by@{digest}"')
+    pinned = run(INSIDE, "--isolate-rootfs=pinned", "--rootdir=.", "-n2")
+    assert pinned.outcomes == {"passed": 1}, pinned.out
+    assert run(INSIDE, "--isolate-rootfs=pinned", "--rootdir=.", "--isolate-pull=never").outcomes == {
+        "passed": 1
+    }
+
+
+def test_a_tag_that_has_moved(run: Runner, registry: RegistryServer) -> None:
+    registry.push(make_layout([{"etc/name": b"old"}]), "tests/moved:tag")
+    name = f"--isolate-rootfs={registry.host}/tests/moved:tag"
+    assert run(INSIDE, name).outcomes == {"failed": 1}
+    registry.push(make_layout(), "tests/moved:tag")
+    assert run(INSIDE, name).outcomes == {"failed": 1}
+    assert run(INSIDE, name, "--isolate-pull=always").outcomes == {"passed": 1}
+
+
+def test_pulled_with_a_login(run: Runner, closed_registry: RegistryServer, docker_config: Path) -> None:
+    closed_registry.push(make_layout(), "tests/closed:tag")
+    name = f"--isolate-rootfs={closed_registry.host}/tests/closed:tag"
+    refused = run(INSIDE, name)
+    assert refused.outcomes == {"errors": 1}
+    assert f"docker login {closed_registry.host}" in refused.out
+    login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    docker_config.write_text(json.dumps({"auths": {closed_registry.host: {"auth": login}}}))
+    assert run(INSIDE, name).outcomes == {"passed": 1}
+
+
+def test_a_layer_damaged_in_the_registry(run: Runner, registry: RegistryServer) -> None:
+    pushed = make_layout([{"etc/name": b"upper"}, {"damaged": os.urandom(1000)}])
+    registry.push(pushed, "tests/damaged:tag")
+    registry.push(make_layout([{"etc/name": b"upper"}]), "tests/sound:tag")
+    path = registry.blob(pushed.layers[-2])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    inner = run(
+        f"""
+        import pytest
+        @pytest.mark.isolated(rootfs="{registry.host}/tests/damaged:tag")
+        def test_damaged(): pass
+        @pytest.mark.isolated(rootfs="{registry.host}/tests/sound:tag")
+        {INSIDE}
+        """
+    )
+    assert inner.outcomes == {"passed": 1, "errors": 1}, inner.out
+    assert "is damaged: it has the digest" in inner.out

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from pytest_isolate.errors import ImageError
 from pytest_isolate.sandbox.images.archives import import_image, is_layout
 from pytest_isolate.sandbox.images.manifest import own_platform
+from pytest_isolate.sandbox.images.progress import Progress
 from pytest_isolate.sandbox.images.reference import Reference, parse_reference
 from pytest_isolate.sandbox.images.store import Image, Store, Stored
 from pytest_isolate.spec import HostRootfs, ImageRootfs, PathRootfs, Rootfs
@@ -19,9 +22,16 @@ __all__ = ["Images"]
 class Images:
     """The images of one session."""
 
-    def __init__(self, store: Store, pull: Pull = Pull.MISSING) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pull: Pull = Pull.MISSING,
+        progress: Callable[[str], AbstractContextManager[Progress | None]] = lambda name: nullcontext(),
+    ) -> None:
+        """``progress`` gets the name of an image that is about to be pulled."""
         self.store = store
         self._pull = pull
+        self._progress = progress
         self._found: dict[Rootfs, Image | ImageError | None] = {}
 
     def get(self, rootfs: Rootfs) -> Image | None:
@@ -68,7 +78,9 @@ class Images:
             )
         from pytest_isolate.sandbox.images.registry import pull
 
-        return self.store.add(name, pull(reference, self.store.blobs, own_platform()))
+        with self._progress(name) as progress:
+            pulled = pull(reference, self.store.blobs, own_platform(), progress=progress)
+        return self.store.add(name, pulled)
 
 
 def _check(text: str) -> None:
