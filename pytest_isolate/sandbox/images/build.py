@@ -113,7 +113,7 @@ def _root_of(program: Path) -> Contents:
     contents |= {path: directory(0o1777) for path in ("tmp", "var/tmp")}
     add_file(contents, "bin/busybox", program.read_bytes(), 0o755)
     for path in _run([os.fspath(program), "--list-full"]).splitlines():
-        if path not in contents:
+        if path not in contents and "/" in path:  # but linuxrc, which is for the boot
             contents[path] = symlink("/bin/busybox")
     return contents
 

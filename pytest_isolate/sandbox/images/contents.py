@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 MOST_LINKS = 40  # MAXSYMLINKS of the kernel
+LATEST_S = 2**33
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +73,15 @@ class Entry:
 Contents = dict[str, Entry]
 
 
-# ---- making -------------------------------------------------------------------------------------
+# ---- making: as young as can be, until clamped ---------------------------------------------------
 
 
 def directory(mode: int = 0o755) -> Entry:
-    return Entry(kind=tarfile.DIRTYPE, mode=mode)
+    return Entry(kind=tarfile.DIRTYPE, mode=mode, mtime_s=LATEST_S)
 
 
 def symlink(target: str) -> Entry:
-    return Entry(kind=tarfile.SYMTYPE, mode=0o777, target=target)
+    return Entry(kind=tarfile.SYMTYPE, mode=0o777, mtime_s=LATEST_S, target=target)
 
 
 def add_file(contents: Contents, path: str, data: bytes, mode: int = 0o644) -> None:
@@ -90,7 +91,11 @@ def add_file(contents: Contents, path: str, data: bytes, mode: int = 0o644) -> N
         contents[parent] = directory()
         parent = posixpath.dirname(parent)
     contents[path] = Entry(
-        kind=tarfile.REGTYPE, mode=mode, size_bytes=len(data), open=lambda: io.BytesIO(data)
+        kind=tarfile.REGTYPE,
+        mode=mode,
+        mtime_s=LATEST_S,
+        size_bytes=len(data),
+        open=lambda: io.BytesIO(data),
     )
 
 
@@ -186,7 +191,7 @@ def _entry(member: tarfile.TarInfo, archive: tarfile.TarFile) -> Entry:
         mode=member.mode & 0o7777,
         uid=member.uid,
         gid=member.gid,
-        mtime_s=int(min(max(member.mtime, 0), 2**33)),
+        mtime_s=int(min(max(member.mtime, 0), LATEST_S)),
         target=member.linkname if member.issym() else "",
         device=(member.devmajor, member.devminor) if member.ischr() or member.isblk() else (0, 0),
         xattrs=tuple(sorted(xattrs)),
@@ -200,7 +205,7 @@ def _over(lower: Contents, upper: Contents, hidden: set[str], opaque: set[str]) 
     for path in [*upper]:
         for outer in _outer(path):
             if outer not in upper and (outer not in lower or lower[outer].kind != tarfile.DIRTYPE):
-                upper[outer] = directory()
+                upper[outer] = Entry(kind=tarfile.DIRTYPE, mode=0o755)
     covered = hidden | {path for path, entry in upper.items() if entry.kind != tarfile.DIRTYPE}
     shown = {
         path: entry

@@ -8,6 +8,7 @@ from pathlib import Path
 from pytest_isolate.errors import ImageError
 from pytest_isolate.sandbox.images.archives import import_image, is_layout
 from pytest_isolate.sandbox.images.manifest import own_platform
+from pytest_isolate.sandbox.images.recipe import DIRECTORY
 from pytest_isolate.sandbox.images.reference import Reference, parse_reference
 from pytest_isolate.sandbox.images.store import Image, Store, Stored
 from pytest_isolate.spec import HostRootfs, ImageRootfs, PathRootfs, Rootfs
@@ -27,7 +28,7 @@ class Images:
     def get(self, rootfs: Rootfs) -> Image | None:
         """None for the host's root or a plain directory. Raises ImageError, for every test that asks."""
         if isinstance(rootfs, PathRootfs):
-            _check(rootfs.path)  # each time: a fixture may make it yet
+            self._check(rootfs)  # each time: a fixture may make it yet
         if rootfs not in self._found:
             try:
                 self._found[rootfs] = self._get(rootfs)
@@ -42,17 +43,40 @@ class Images:
         match rootfs:
             case HostRootfs():
                 return None
-            case PathRootfs(text):
+            case PathRootfs(text, name):
                 path, wanted = _split(text)
+                if not path.exists() and (named := self._named(name)) is not None:
+                    return self.store.image(named)
                 if path.is_dir() and not is_layout(path):
                     return None
                 return self.store.image(import_image(path, self.store, own_platform(), wanted=wanted))
             case ImageRootfs(name):
                 return self.store.image(self._pulled(parse_reference(name)))
 
+    def _check(self, rootfs: PathRootfs) -> None:
+        path, _ = _split(rootfs.path)
+        if path.exists() or self._named(rootfs.name) is not None:
+            return
+        if path.with_name(DIRECTORY).joinpath(f"{rootfs.name}.toml").is_file():
+            raise ImageError(
+                f"no image {rootfs.name} is in the store {self.store.directory}; "
+                f"run: pytest-isolate image build {rootfs.name}"
+            )
+        named = f", nor an image {rootfs.name} in the store {self.store.directory}" if rootfs.name else ""
+        raise ImageError(
+            f"rootfs {rootfs.path} is not there{named}; name a directory, an archive, an OCI layout, "
+            "a name from [tool.pytest-isolate.images], an image of the store (pytest-isolate image ls) "
+            "or of a registry, as in HOST/NAME:TAG"
+        )
+
+    def _named(self, name: str) -> Stored | None:
+        return self.store.find(name, own_platform()) if name else None
+
     def _pulled(self, reference: Reference) -> Stored:
         name = str(reference)
         stored = self.store.find(name, own_platform())
+        if stored is None and reference.digest is not None:  # got by its tag before it was pinned
+            stored = next((s for s in self.store.images() if s.manifest.digest == reference.digest), None)
         if stored is not None and (self._pull is not Pull.ALWAYS or reference.digest is not None):
             return stored
         if self._pull is Pull.NEVER:
@@ -63,14 +87,6 @@ class Images:
         from pytest_isolate.sandbox.images.registry import pull
 
         return self.store.add(name, pull(reference, self.store.blobs, own_platform()))
-
-
-def _check(text: str) -> None:
-    if not _split(text)[0].exists():
-        raise ImageError(
-            f"rootfs {text} is not there; name a directory, an archive, an OCI layout, "
-            "a name from [tool.pytest-isolate.images] or an image as in HOST/NAME:TAG"
-        )
 
 
 def _split(text: str) -> tuple[Path, str]:
