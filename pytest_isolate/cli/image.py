@@ -97,7 +97,7 @@ def _build(store: Store, arguments: argparse.Namespace, out: TextIO, err: TextIO
     from pytest_isolate.sandbox.images.export import Format, export
     from pytest_isolate.sandbox.images.recipe import find_recipe, read_recipe
 
-    recipe = read_recipe(find_recipe(arguments.recipe, Path()))
+    recipe = read_recipe(find_recipe(arguments.recipe, Path.cwd()))
     name = check_name(recipe.name if arguments.name is None else arguments.name)
     stored = build(recipe, store, name, lambda text: print(text, file=err, flush=True))
     if arguments.output is not None:

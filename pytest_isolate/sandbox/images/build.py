@@ -35,6 +35,8 @@ __all__ = ["Say", "build"]
 Say = Callable[[str], None]
 
 DIRECTORIES = ("bin", "etc", "home", "proc", "run", "sbin", "sys", "usr/bin", "usr/sbin", "var/log", "dev")
+#: Of mmdebstrap: a merged /usr from the start, and not by the package usrmerge, which brings all of Perl.
+MERGED_USR = "/usr/share/mmdebstrap/hooks/maybe-merged-usr"
 #: mmdebstrap copies them from the host, or writes the host's mirror into them.
 OF_THE_HOST = ("etc/hostname", "etc/resolv.conf", "etc/apt/sources.list")
 
@@ -123,6 +125,8 @@ def _root_of(program: Path) -> Contents:
 
 def _mmdebstrap(debian: Debian, source_date_epoch: int, archive: Path) -> None:
     command = ["mmdebstrap", "--format=tar", "--skip=output/dev", f"--variant={debian.variant}"]
+    if os.path.isdir(MERGED_USR):
+        command.append(f"--hook-dir={MERGED_USR}")
     command += [f"--include={package}" for package in debian.packages]
     # dpkg lets the last one decide that matches.
     command += [f"--dpkgopt=path-exclude={glob}" for glob in debian.path_exclude]

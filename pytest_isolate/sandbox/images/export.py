@@ -53,12 +53,15 @@ def export(store: Store, stored: Stored, path: Path, form: Format) -> None:
 def _replaced(path: Path) -> Iterator[IO[bytes]]:
     """There is no half of a file, whatever happens."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(partial, "xb") as file:
-            yield file
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(partial, "wb"))
+        except OSError as error:
+            raise ImageError(f"cannot write {path}: {error.strerror}") from None
+        stack.callback(partial.unlink, missing_ok=True)
+        yield file
+        file.flush()
         os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_oci(store: Store, stored: Stored, file: IO[bytes]) -> None:

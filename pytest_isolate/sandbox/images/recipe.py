@@ -121,7 +121,7 @@ def _recipe(name: str, data: bytes, table: dict[str, Any], base: Recipe | None) 
         base=base,
         builder=_builder(table, base),
         source_date_epoch=_epoch(table, base),
-        files=tuple(files.items()),
+        files=(*(base.files if base else ()), *files.items()),
         env=(*(base.env if base else ()), *env),
         user=_text(config, "config.user", None, base.user if base else ""),
         workdir=_text(config, "config.workdir", None, base.workdir if base else ""),

@@ -57,16 +57,14 @@ class Images:
         path, _ = _split(rootfs.path)
         if path.exists() or self._named(rootfs.name) is not None:
             return
+        missing = f"rootfs {rootfs.path} is not there"
+        if rootfs.name:
+            missing += f", and no image {rootfs.name} is in the store {self.store.directory}"
         if path.with_name(DIRECTORY).joinpath(f"{rootfs.name}.toml").is_file():
-            raise ImageError(
-                f"no image {rootfs.name} is in the store {self.store.directory}; "
-                f"run: pytest-isolate image build {rootfs.name}"
-            )
-        named = f", nor an image {rootfs.name} in the store {self.store.directory}" if rootfs.name else ""
+            raise ImageError(f"{missing}; run: pytest-isolate image build {rootfs.name}")
         raise ImageError(
-            f"rootfs {rootfs.path} is not there{named}; name a directory, an archive, an OCI layout, "
-            "a name from [tool.pytest-isolate.images], an image of the store (pytest-isolate image ls) "
-            "or of a registry, as in HOST/NAME:TAG"
+            f"{missing}; name a directory, an archive, an OCI layout, a name from "
+            "[tool.pytest-isolate.images] or of pytest-isolate image ls, or an image as in HOST/NAME:TAG"
         )
 
     def _named(self, name: str) -> Stored | None:
