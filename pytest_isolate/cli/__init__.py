@@ -78,6 +78,9 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
     build = add("build", "make an image from a recipe")
     build.add_argument("recipe", metavar="RECIPE", help="a recipe's file, or its name in ./rootfs-images")
     build.add_argument("--name", help="name of the image in the store (default: the recipe's)")
+    build.add_argument(
+        "--missing", action="store_true", help="only if the store lacks it as the recipe is now"
+    )
     build.add_argument("--output", metavar="FILE", help="write an OCI archive, too")
     listing = add("ls", "list the images of the store")
     listing.add_argument("--json", action="store_true", help="print one JSON object")

@@ -93,13 +93,14 @@ def _import(store: Store, arguments: argparse.Namespace, out: TextIO) -> None:
 
 
 def _build(store: Store, arguments: argparse.Namespace, out: TextIO, err: TextIO) -> None:
-    from pytest_isolate.sandbox.images.build import build
+    from pytest_isolate.sandbox.images.build import build, build_missing
     from pytest_isolate.sandbox.images.export import Format, export
     from pytest_isolate.sandbox.images.recipe import find_recipe, read_recipe
 
     recipe = read_recipe(find_recipe(arguments.recipe, Path.cwd()))
     name = check_name(recipe.name if arguments.name is None else arguments.name)
-    stored = build(recipe, store, name, lambda text: print(text, file=err, flush=True))
+    make = build_missing if arguments.missing else build
+    stored = make(recipe, store, name, lambda text: print(text, file=err, flush=True))
     if arguments.output is not None:
         export(store, stored, Path(arguments.output), Format.OCI)
     _tell(stored, out)

@@ -144,7 +144,7 @@ def test_parameters_and_shared_fixtures(database, line, number):
 
 def test_output(capfd):
     os.system("echo from a shell")
-    print("from Python")
+    sys.stdout.write("from Python\n")
     assert capfd.readouterr().out == "from a shell\nfrom Python\n"
 
 

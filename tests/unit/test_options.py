@@ -16,13 +16,13 @@ from pytest_isolate.options import OPTIONS, Option, docs_table
 from pytest_isolate.settings import SessionOptions, build_spec, session_options
 from pytest_isolate.spec import (
     Bind,
-    PathRootfs,
     Environment,
     EnvMode,
     Fixtures,
     HostRootfs,
     Limits,
     Network,
+    PathRootfs,
     Scope,
     Spec,
     Start,

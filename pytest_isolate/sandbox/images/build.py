@@ -29,7 +29,7 @@ from pytest_isolate.sandbox.images.manifest import OCI_LAYER, Descriptor, own_pl
 from pytest_isolate.sandbox.images.recipe import Busybox, Debian, Recipe
 from pytest_isolate.sandbox.images.store import Store, Stored
 
-__all__ = ["Say", "build"]
+__all__ = ["Say", "build", "build_missing"]
 
 #: Told what is being done, for a person who waits.
 Say = Callable[[str], None]
@@ -43,8 +43,8 @@ OF_THE_HOST = ("etc/hostname", "etc/resolv.conf", "etc/apt/sources.list")
 
 def build(recipe: Recipe, store: Store, name: str, say: Say) -> Stored:
     """Make the image and name it so in the store; those that it builds on too, under the names of their
-    recipes, unless they are there as their recipes are. Raises ImageError."""
-    base = None if recipe.base is None else _base(recipe.base, store, say)
+    recipes, if they are missing. Raises ImageError."""
+    base = None if recipe.base is None else build_missing(recipe.base, store, recipe.base.name, say)
     say(f"building {recipe.name}")
     with store.work_directory() as work, contextlib.ExitStack() as stack:
         below: Contents = {}
@@ -59,11 +59,12 @@ def build(recipe: Recipe, store: Store, name: str, say: Say) -> Stored:
     return store.add(name, _add_image(recipe, version, store, base, layer), stamp=recipe.state)
 
 
-def _base(recipe: Recipe, store: Store, say: Say) -> Stored:
-    found = store.find(recipe.name, own_platform())
-    return (
-        found if found is not None and found.stamp == recipe.state else build(recipe, store, recipe.name, say)
-    )
+def build_missing(recipe: Recipe, store: Store, name: str, say: Say) -> Stored:
+    """Only if the store has none of this name that was made by the recipe as it is now."""
+    found = store.find(name, own_platform())
+    if found is not None and found.stamp == recipe.state:
+        return found
+    return build(recipe, store, name, say)
 
 
 @contextlib.contextmanager
@@ -128,6 +129,7 @@ def _mmdebstrap(debian: Debian, source_date_epoch: int, archive: Path) -> None:
     if os.path.isdir(MERGED_USR):
         command.append(f"--hook-dir={MERGED_USR}")
     command += [f"--include={package}" for package in debian.packages]
+    command.append("--dpkgopt=force-unsafe-io")  # no fsync(2) of each file: a torn root is thrown away
     # dpkg lets the last one decide that matches.
     command += [f"--dpkgopt=path-exclude={glob}" for glob in debian.path_exclude]
     command += [f"--dpkgopt=path-include={glob}" for glob in debian.path_include]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from pytest_isolate.errors import ImageError
@@ -10,7 +11,7 @@ from pytest_isolate.sandbox.images.archives import import_image, is_layout
 from pytest_isolate.sandbox.images.manifest import own_platform
 from pytest_isolate.sandbox.images.recipe import DIRECTORY
 from pytest_isolate.sandbox.images.reference import Reference, parse_reference
-from pytest_isolate.sandbox.images.store import Image, Store, Stored
+from pytest_isolate.sandbox.images.store import Image, Store, Stored, default_store
 from pytest_isolate.spec import HostRootfs, ImageRootfs, PathRootfs, Rootfs
 from pytest_isolate.values import Pull
 
@@ -61,11 +62,16 @@ class Images:
         if rootfs.name:
             missing += f", and no image {rootfs.name} is in the store {self.store.directory}"
         if path.with_name(DIRECTORY).joinpath(f"{rootfs.name}.toml").is_file():
-            raise ImageError(f"{missing}; run: pytest-isolate image build {rootfs.name}")
+            raise ImageError(f"{missing}; run: {self._command('build', rootfs.name)}")
         raise ImageError(
             f"{missing}; name a directory, an archive, an OCI layout, a name from "
             "[tool.pytest-isolate.images] or of pytest-isolate image ls, or an image as in HOST/NAME:TAG"
         )
+
+    def _command(self, action: str, name: str) -> str:
+        elsewhere = self.store.directory != default_store()
+        store = f" --store {shlex.quote(os.fspath(self.store.directory))}" if elsewhere else ""
+        return f"pytest-isolate image {action} {name}{store}"
 
     def _named(self, name: str) -> Stored | None:
         return self.store.find(name, own_platform()) if name else None
@@ -80,7 +86,7 @@ class Images:
         if self._pull is Pull.NEVER:
             raise ImageError(
                 f"image {name} is not in the store {self.store.directory}, and --isolate-pull=never forbids "
-                f"to get it; run: pytest-isolate image pull {name}"
+                f"to get it; run: {self._command('pull', name)}"
             )
         from pytest_isolate.sandbox.images.registry import pull
 
