@@ -72,10 +72,10 @@ def _act(store: Store, arguments: argparse.Namespace, out: TextIO, err: TextIO) 
 
 
 def _pull(store: Store, text: str, platform: str | None, out: TextIO) -> None:
-    from pytest_isolate.sandbox.images.registry import pull
-
     reference = parse_reference(text)
     wanted = own_platform() if platform is None else parse_platform(platform)
+    from pytest_isolate.sandbox.images.registry import pull
+
     stored = store.add(str(reference), pull(reference, store.blobs, wanted))
     _tell(stored, out)
     if reference.digest is None:

@@ -155,6 +155,8 @@ def _builder(table: dict[str, Any], base: Recipe | None) -> Builder:
 
 def _epoch(table: dict[str, Any], base: Recipe | None) -> int:
     found = table.get("source_date_epoch", base.source_date_epoch if base is not None else None)
+    if found is None:
+        raise ValueError("source_date_epoch is not given; it is a number of seconds since 1970")
     if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < 2**33:
         raise ValueError(f"source_date_epoch is {quoted(found)}, not a number of seconds since 1970")
     return found
@@ -174,14 +176,19 @@ def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def _text(table: Mapping[str, Any], key: str, form: re.Pattern[str] | None, default: str | None) -> str:
-    found = table.get(key.rpartition(".")[2], default)
-    if not isinstance(found, str) or "\0" in found or (found and form and not form.fullmatch(found)):
-        raise ValueError(f"{key} is {quoted(found)}, which it cannot be")
-    return found
+    return _checked(table.get(key.rpartition(".")[2], default), key, form)
 
 
 def _texts(table: Mapping[str, Any], key: str, form: re.Pattern[str] | None = None) -> tuple[str, ...]:
     found = table.get(key.rpartition(".")[2], [])
     if not isinstance(found, list):
         raise ValueError(f"{key} is {quoted(found)}, not a list of texts")
-    return tuple(_text({"text": each}, f"{key}.text", form, None) for each in found)
+    return tuple(_checked(each, f"an entry of {key}", form) for each in found)
+
+
+def _checked(value: object, key: str, form: re.Pattern[str] | None) -> str:
+    if value is None:
+        raise ValueError(f"{key} is not given")
+    if not isinstance(value, str) or "\0" in value or (value and form and not form.fullmatch(value)):
+        raise ValueError(f"{key} is {quoted(value)}, which it cannot be")
+    return value
