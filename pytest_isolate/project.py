@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pytest_isolate.errors import ImageError, SpecError
+from pytest_isolate.sandbox.images.recipe import load_toml
 from pytest_isolate.sandbox.images.reference import looks_like_reference, parse_reference
 from pytest_isolate.spec import ImageRootfs, PathRootfs
 from pytest_isolate.units import quoted
@@ -23,7 +21,7 @@ _TABLE = pytest.StashKey[dict[str, str]]()
 
 def find_rootfs(value: str, config: pytest.Config, *, origin: str) -> PathRootfs | ImageRootfs:
     """What a text means: what a hook says, a name of the table, a path that is there, an image of a registry,
-    or a path that may come to be. Raises SpecError."""
+    or what will be found when it is needed: a path then, or an image of the store. Raises SpecError."""
     rootdir = config.rootpath
     found = config.hook.pytest_isolate_resolve_image(name=value, config=config)
     if found is None:
@@ -33,8 +31,10 @@ def find_rootfs(value: str, config: pytest.Config, *, origin: str) -> PathRootfs
             raise SpecError(str(error), origin=origin) from None
     meant = value if found is None else os.fspath(found)
     path = os.path.normpath(rootdir / os.path.expanduser(meant))
-    if os.path.exists(path) or not looks_like_reference(meant):
+    if os.path.exists(path):
         return PathRootfs(path)
+    if not looks_like_reference(meant):
+        return PathRootfs(path, "" if "/" in meant else meant)
     try:
         return ImageRootfs(str(parse_reference(meant)))
     except ImageError as error:
@@ -53,7 +53,7 @@ def image_table(rootdir: Path) -> dict[str, str]:
     Raises ImageError."""
     file = rootdir / "pyproject.toml"
     try:
-        tool = _load(file).get("tool", {})
+        tool = load_toml(file).get("tool", {})
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -64,11 +64,3 @@ def image_table(rootdir: Path) -> dict[str, str]:
             f'{TABLE} of {file} is not a table of texts, as in alpine = "registry.example/alpine@sha256:…"'
         )
     return table
-
-
-def _load(file: Path) -> dict[str, Any]:
-    # pytest itself depends on tomli where the standard library has no tomllib.
-    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    with open(file, "rb") as stream:
-        loaded: dict[str, Any] = toml.load(stream)
-    return loaded

@@ -87,6 +87,7 @@ class PathRootfs:
     layer."""
 
     path: str
+    name: str = ""  #: of an image in the store, if nothing is at ``path``
 
 
 @dataclass(frozen=True, slots=True)

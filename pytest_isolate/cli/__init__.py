@@ -17,6 +17,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pytest_isolate.cli.doctor import doctor
 
         return doctor(sys.stdout, as_json=arguments.json)
+    if arguments.command == "image":
+        from pytest_isolate.cli.image import image
+
+        return image(arguments, sys.stdout, sys.stderr)
     from pytest_isolate.cli.explain import explain
 
     return explain(arguments.nodeid, arguments.pytest_args, sys.stdout)
@@ -44,4 +48,56 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument(
         "pytest_args", nargs=argparse.REMAINDER, metavar="...", help="pytest's arguments, as in --isolate-all"
     )
+    _add_image(commands.add_parser("image", help="images that tests have as their root", description=IMAGE))
     return parser
+
+
+IMAGE = "Get, make and look at images that tests have as their root, and get rid of them."
+
+
+def _add_image(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    store = argparse.ArgumentParser(add_help=False)
+    store.add_argument(
+        "--store",
+        metavar="DIR",
+        help="where images are kept (default: pytest-isolate/images below $XDG_CACHE_HOME or ~/.cache)",
+    )
+
+    def add(name: str, help: str) -> argparse.ArgumentParser:  # noqa: A002
+        text = f"{help[0].upper()}{help[1:]}."
+        return actions.add_parser(name, help=help, description=text, parents=[store])
+
+    pull = add("pull", "get an image from a registry")
+    pull.add_argument("reference", metavar="REF", help="HOST[:PORT]/NAME[:TAG][@sha256:DIGEST]")
+    pull.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", help="default: this machine's")
+    bring = add("import", "take an image, or the archive of a root, from a file or an OCI layout")
+    bring.add_argument("path", metavar="PATH", help="a tar archive or the directory of an OCI layout")
+    bring.add_argument("--name", help="name of the image in the store (default: PATH)")
+    bring.add_argument("--ref", default="", metavar="NAME", help="the one of several images in PATH")
+    build = add("build", "make an image from a recipe")
+    build.add_argument("recipe", metavar="RECIPE", help="a recipe's file, or its name in ./rootfs-images")
+    build.add_argument("--name", help="name of the image in the store (default: the recipe's)")
+    build.add_argument(
+        "--missing", action="store_true", help="only if the store lacks it as the recipe is now"
+    )
+    build.add_argument("--output", metavar="FILE", help="write an OCI archive, too")
+    listing = add("ls", "list the images of the store")
+    listing.add_argument("--json", action="store_true", help="print one JSON object")
+    inspect = add("inspect", "show what is known of an image")
+    inspect.add_argument("name", metavar="NAME", help="as in pytest-isolate image ls")
+    inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    remove = add("rm", "forget images; prune then frees what only they needed")
+    remove.add_argument("names", metavar="NAME", nargs="+", help="as in pytest-isolate image ls")
+    prune = add("prune", "remove what no image of the store needs")
+    prune.add_argument("--all", action="store_true", help="also what was used within the last hour")
+    export = add("export", "write an image to a file")
+    export.add_argument("name", metavar="NAME", help="as in pytest-isolate image ls")
+    export.add_argument("file", metavar="FILE")
+    export.add_argument(
+        "--format",
+        choices=("oci", "docker", "rootfs"),
+        default="oci",
+        help="an OCI archive with the same digests, an archive for docker load, or all layers as one root "
+        "(default: oci)",
+    )

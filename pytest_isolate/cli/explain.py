@@ -195,8 +195,10 @@ def _show(option: Option, spec: Spec) -> str:
             return str(value.value)
         case HostRootfs():
             return "host"
-        case PathRootfs(text) | ImageRootfs(text):
-            return text
+        case PathRootfs(path, name):
+            return name or path
+        case ImageRootfs(name):
+            return name
         case Environment():
             return _environment(value)
         case tuple():

@@ -11,10 +11,9 @@ import os
 from collections.abc import Sequence
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from types import ModuleType
-from typing import Any
 
 from pytest_isolate.kernel.loader import needed_libraries
-from pytest_isolate.syscalls._native import ffi
+from pytest_isolate.syscalls._native import ffi, lib
 
 __all__ = ["use_libraries"]
 
@@ -36,7 +35,7 @@ def use_libraries(directories: Sequence[str]) -> None:
 class _Lender:
     def __init__(self, directories: Sequence[str]) -> None:
         self._directories = directories
-        self._loaded: dict[str, Any] = {}  # who lets go of one unloads it
+        self._seen: set[str] = set()
 
     def provide_for(self, path: str) -> None:
         """Load what a file needs, and first what that needs."""
@@ -45,25 +44,20 @@ class _Lender:
         except OSError:
             return  # importing it says what is wrong
         for name in names:
-            if name in self._loaded:
+            if name in self._seen:
                 continue
-            self._loaded[name] = None  # libraries may need each other
+            self._seen.add(name)  # libraries may need each other
             found = self._find(name)
-            if found is not None and not _is_loaded(name):
+            if found is not None and not _load(name, os.RTLD_NOW | os.RTLD_NOLOAD):
                 self.provide_for(found)
-                self._loaded[name] = _load(found, os.RTLD_NOW)
+                _load(found, os.RTLD_NOW)
 
     def _find(self, name: str) -> str | None:
         paths = (os.path.join(directory, name) for directory in self._directories)
         return next((path for path in paths if os.path.exists(path)), None)
 
 
-def _is_loaded(name: str) -> bool:
-    return _load(name, os.RTLD_NOW | os.RTLD_NOLOAD) is not None
-
-
-def _load(name: str, flags: int) -> Any:
-    try:
-        return ffi.dlopen(name, flags)
-    except OSError:
-        return None  # importing the module says what is wrong
+def _load(name: str, flags: int) -> bool:
+    """If it fails, importing the module says what is wrong. Not ``ffi.dlopen``, which crashes where dlopen(3)
+    gives nothing and no error: for RTLD_NOLOAD and a library that is there and not loaded."""
+    return bool(lib.dlopen(os.fsencode(name), flags) != ffi.NULL)

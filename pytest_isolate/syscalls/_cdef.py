@@ -108,6 +108,7 @@ CDEF = (
     int isolate_enter(const struct enter_plan *plan, struct enter_result *result);
     int isolate_interrupt(int pid, int signal_number);
     int isolate_tell_entered(int channel_fd);
+    void *dlopen(const char *name, int flags);
     int isolate_open_in_root(int root_fd, const char *path, int flags);
 
     struct template_order {
@@ -128,6 +129,7 @@ CDEF = (
 
 SOURCE = """
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/mount.h>
 #include <linux/sched.h>

@@ -175,7 +175,9 @@ def test_a_bad_image_is_the_error_of_its_tests(
     )
     assert inner.outcomes == {"passed": 2, "errors": 4}, inner.out
     assert "the layer has the path '../../decoy', which may lead out of the root" in inner.out
-    assert f"rootfs {pytester.path}/not-there is not there; name a directory" in inner.out
+    assert (
+        f"rootfs {pytester.path}/not-there is not there, and no image not-there is in the store" in inner.out
+    )
     assert "'r.example/UPPER' is no name of an image" in inner.out
     assert "INTERNALERROR" not in inner.out
 

@@ -100,7 +100,7 @@ def test_table_path_and_registry(tiny: pytest.Pytester) -> None:
     assert find(tiny, "r.example/renamed:1") == ImageRootfs("mirror.example/it:1")
     assert find(tiny, "with.dot/sub") == PathRootfs(str(tiny.path / "with.dot/sub"))
     assert find(tiny, "with.dot/other") == ImageRootfs("with.dot/other:latest")
-    assert find(tiny, "later") == PathRootfs(str(tiny.path / "later"))
+    assert find(tiny, "later") == PathRootfs(str(tiny.path / "later"), "later")
 
 
 def test_home_directory(tiny: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_a_hook_comes_first(tiny: pytest.Pytester) -> None:
         """
     )
     assert find(tiny, "base") == ImageRootfs("r.example/right:latest")
-    assert find(tiny, "path") == PathRootfs(str(tiny.path / "made"))
+    assert find(tiny, "path") == PathRootfs(str(tiny.path / "made"), "made")
 
 
 @pytest.mark.parametrize(

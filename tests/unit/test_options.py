@@ -44,7 +44,7 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
     "tmp_size": ("4K", 4096, 4096),
     "timeout": ("500ms", 0.5, 0.5),
     "network": ("host", "host", Network.HOST),
-    "rootfs": ("image", Path("image"), PathRootfs("ROOT/image")),
+    "rootfs": ("image", Path("image"), PathRootfs("ROOT/image", "image")),
     "readonly": ("", True, True),
     "binds": (
         "data:/data:ro",
@@ -113,7 +113,7 @@ def rooted(value: Any, root: Path) -> Any:
     if isinstance(value, Path):
         return Path(str(value).replace("ROOT", str(root)))
     if isinstance(value, PathRootfs):
-        return PathRootfs(value.path.replace("ROOT", str(root)))
+        return PathRootfs(value.path.replace("ROOT", str(root)), value.name)
     if isinstance(value, Bind):
         return dataclasses.replace(value, source=value.source.replace("ROOT", str(root)))
     if isinstance(value, str):

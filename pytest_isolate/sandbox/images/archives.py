@@ -28,7 +28,7 @@ from pytest_isolate.sandbox.images.store import Store, Stored
 from pytest_isolate.sandbox.images.unpack import TAR_ERRORS, Unpacked, read_members, unpack
 from pytest_isolate.units import quoted
 
-__all__ = ["import_image", "is_layout"]
+__all__ = ["add_manifest", "import_image", "is_layout"]
 
 #: First parts of paths in archives of images; a system's root has others.
 _IMAGE_NAMES = ("blobs", "index.json", "manifest.json", "oci-layout", "repositories")
@@ -111,10 +111,11 @@ def _from_root(path: Path, store: Store, platform: Platform) -> Descriptor:
         for _ in read_members(plain, members):
             pass
     config = {**platform.to_json(), "rootfs": {"type": "layers", "diff_ids": [members.diff_id]}, "config": {}}
-    return _add_manifest(store, json.dumps(config).encode(), [layer])
+    return add_manifest(store, json.dumps(config).encode(), [layer])
 
 
-def _add_manifest(store: Store, config: bytes, layers: list[Descriptor]) -> Descriptor:
+def add_manifest(store: Store, config: bytes, layers: list[Descriptor]) -> Descriptor:
+    """Of an image whose layers are there; the same gives the same digest."""
     described = store.blobs.add_document(config, OCI_CONFIG)
     document: dict[str, Any] = {
         "schemaVersion": 2,
@@ -172,7 +173,7 @@ def _from_docker(path: Path, store: Store, wanted: str) -> Descriptor:
         raise ImageError(f"manifest.json of the archive has no {error}") from None
     finally:
         files.close()
-    return _add_manifest(store, config, layers)
+    return add_manifest(store, config, layers)
 
 
 def _docker_image(data: bytes, wanted: str) -> dict[str, Any]:

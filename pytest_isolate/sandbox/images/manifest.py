@@ -28,6 +28,7 @@ __all__ = [
     "parse_config",
     "parse_document",
     "parse_manifest",
+    "parse_platform",
 ]
 
 MAX_DOCUMENT_BYTES = 4 * 2**20  # what registries accept for a manifest at least, and most accept at most
@@ -136,6 +137,14 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 def own_platform() -> Platform:
     machine = platform.machine()
     return Platform("linux", _ARCHITECTURES.get(machine, machine))
+
+
+def parse_platform(text: str) -> Platform:
+    """As in linux/arm64 and linux/arm/v7. Raises ImageError."""
+    parts = text.split("/")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise ImageError(f"{quoted(text)} is no platform; one is OS/ARCH[/VARIANT], as in linux/arm64")
+    return Platform(*parts)
 
 
 def check_digest(value: object) -> str:

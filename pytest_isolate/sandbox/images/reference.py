@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pytest_isolate.errors import ImageError
 from pytest_isolate.units import quoted
 
-__all__ = ["Reference", "looks_like_reference", "parse_reference"]
+__all__ = ["Reference", "check_name", "looks_like_reference", "parse_reference"]
 
 # The grammar of names and tags is that of the OCI distribution specification ("Pulling manifests").
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
@@ -17,6 +17,7 @@ _FORM = re.compile(
     rf"(?P<host>{_HOST})/(?P<name>{_PART}(?:/{_PART})*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
+_SHORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +59,18 @@ def parse_reference(text: str) -> Reference:
         )
     host, name, tag, digest = found.group("host", "name", "tag", "digest")
     return Reference(host, name, tag, digest)
+
+
+def check_name(text: str) -> str:
+    """A name that a person may give an image: a short one, or one as of a registry. Raises ImageError."""
+    if looks_like_reference(text):
+        reference = parse_reference(text)
+        if reference.digest is not None:
+            raise ImageError(f"{text} names an image by its digest, so that no other can be given that name")
+        return str(reference)
+    if text == "host" or not _SHORT.fullmatch(text):
+        raise ImageError(
+            f"{quoted(text)} cannot be the name of an image; "
+            "one is made of letters, digits, '.', '_' and '-', as in busybox or busybox:1.35"
+        )
+    return text

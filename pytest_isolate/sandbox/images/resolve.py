@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -11,8 +12,9 @@ from pytest_isolate.errors import ImageError
 from pytest_isolate.sandbox.images.archives import import_image, is_layout
 from pytest_isolate.sandbox.images.manifest import own_platform
 from pytest_isolate.sandbox.images.progress import Progress
+from pytest_isolate.sandbox.images.recipe import DIRECTORY
 from pytest_isolate.sandbox.images.reference import Reference, parse_reference
-from pytest_isolate.sandbox.images.store import Image, Store, Stored
+from pytest_isolate.sandbox.images.store import Image, Store, Stored, default_store
 from pytest_isolate.spec import HostRootfs, ImageRootfs, PathRootfs, Rootfs
 from pytest_isolate.values import Pull
 
@@ -37,7 +39,7 @@ class Images:
     def get(self, rootfs: Rootfs) -> Image | None:
         """None for the host's root or a plain directory. Raises ImageError, for every test that asks."""
         if isinstance(rootfs, PathRootfs):
-            _check(rootfs.path)  # each time: a fixture may make it yet
+            self._check(rootfs)  # each time: a fixture may make it yet
         if rootfs not in self._found:
             try:
                 self._found[rootfs] = self._get(rootfs)
@@ -52,8 +54,10 @@ class Images:
         match rootfs:
             case HostRootfs():
                 return None
-            case PathRootfs(text):
+            case PathRootfs(text, name):
                 path, wanted = _split(text)
+                if not path.exists() and (named := self._named(name)) is not None:
+                    return self._image(named)
                 if path.is_dir() and not is_layout(path):
                     return None
                 return self._image(import_image(path, self.store, own_platform(), wanted=wanted))
@@ -66,29 +70,45 @@ class Images:
             raise ImageError(f"image {stored.name} is for {where}, and this machine is {own_platform()}")
         return self.store.image(stored)
 
+    def _check(self, rootfs: PathRootfs) -> None:
+        path, _ = _split(rootfs.path)
+        if path.exists() or self._named(rootfs.name) is not None:
+            return
+        missing = f"rootfs {rootfs.path} is not there"
+        if rootfs.name:
+            missing += f", and no image {rootfs.name} is in the store {self.store.directory}"
+        if path.with_name(DIRECTORY).joinpath(f"{rootfs.name}.toml").is_file():
+            raise ImageError(f"{missing}; run: {self._command('build', rootfs.name)}")
+        raise ImageError(
+            f"{missing}; name a directory, an archive, an OCI layout, a name from "
+            "[tool.pytest-isolate.images] or of pytest-isolate image ls, or an image as in HOST/NAME:TAG"
+        )
+
+    def _command(self, action: str, name: str) -> str:
+        elsewhere = self.store.directory != default_store()
+        store = f" --store {shlex.quote(os.fspath(self.store.directory))}" if elsewhere else ""
+        return f"pytest-isolate image {action} {name}{store}"
+
+    def _named(self, name: str) -> Stored | None:
+        return self.store.find(name, own_platform()) if name else None
+
     def _pulled(self, reference: Reference) -> Stored:
         name = str(reference)
         stored = self.store.find(name, own_platform())
+        if stored is None and reference.digest is not None:  # got by its tag before it was pinned
+            stored = next((s for s in self.store.images() if s.manifest.digest == reference.digest), None)
         if stored is not None and (self._pull is not Pull.ALWAYS or reference.digest is not None):
             return stored
         if self._pull is Pull.NEVER:
             raise ImageError(
                 f"image {name} is not in the store {self.store.directory}, and --isolate-pull=never forbids "
-                f"to get it; run: pytest-isolate image pull {name}"
+                f"to get it; run: {self._command('pull', name)}"
             )
         from pytest_isolate.sandbox.images.registry import pull
 
         with self._progress(name) as progress:
             pulled = pull(reference, self.store.blobs, own_platform(), progress=progress)
         return self.store.add(name, pulled)
-
-
-def _check(text: str) -> None:
-    if not _split(text)[0].exists():
-        raise ImageError(
-            f"rootfs {text} is not there; name a directory, an archive, an OCI layout, "
-            "a name from [tool.pytest-isolate.images] or an image as in HOST/NAME:TAG"
-        )
 
 
 def _split(text: str) -> tuple[Path, str]:

@@ -43,6 +43,7 @@ __all__ = ["Image", "Store", "Stored", "default_store"]
 
 #: A layer that was used so recently may be mounted, or about to be.
 IN_USE_S = 3600.0
+LAYOUT = {"imageLayoutVersion": "1.0.0"}  # of the file oci-layout
 STAMP = "dev.pytest-isolate.stamp"  # annotation: of what state of a file an image was made
 
 
@@ -126,7 +127,7 @@ class Store:
         with locked(self.directory / "index.lock"):
             images = self.images()
             yield images
-            _replace(self.directory / "oci-layout", {"imageLayoutVersion": "1.0.0"})
+            _replace(self.directory / "oci-layout", LAYOUT)
             manifests = [_to_json(stored) for stored in images]
             _replace(
                 self.directory / "index.json",
@@ -155,7 +156,8 @@ class Store:
         layers = [self.layer(blob, diff_id) for blob, diff_id in pairs]
         skipped: dict[str, int] = {}
         for diff_id in config.diff_ids:
-            for what, count in self.unpacked(diff_id).skipped.items():
+            unpacked = self.unpacked(diff_id) or Unpacked()
+            for what, count in unpacked.skipped.items():
                 skipped[what] = skipped.get(what, 0) + count
         topmost_first = dict.fromkeys(
             map(str, reversed(layers))
@@ -173,10 +175,12 @@ class Store:
     def layer_path(self, diff_id: str) -> Path:
         return self.directory / "layers" / check_digest(diff_id).replace(":", "/")
 
-    def unpacked(self, diff_id: str) -> Unpacked:
-        """What is known of an unpacked layer."""
-        found = json.loads(_note(self.layer_path(diff_id)).read_bytes())
-        return Unpacked(**found)
+    def unpacked(self, diff_id: str) -> Unpacked | None:
+        """What is known of an unpacked layer; None if it is not unpacked."""
+        try:
+            return Unpacked(**json.loads(_note(self.layer_path(diff_id)).read_bytes()))
+        except FileNotFoundError:
+            return None
 
     def layer(self, blob: Descriptor, diff_id: str) -> Path:
         """The directory of a layer, unpacked by whoever comes first. Raises ImageError."""
