@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 __all__ = [
+    "NATIVE",
     "Bind",
     "DirectoryRootfs",
     "EnvMode",
@@ -20,6 +21,10 @@ __all__ = [
     "Start",
     "User",
 ]
+
+
+#: The runtime that is this plugin itself.
+NATIVE = "native"
 
 
 class Network(Enum):
@@ -126,6 +131,7 @@ class Spec:
     hostname: str = "isolated"
     user: User = User.CALLER
     start: Start = Start.FORK
+    runtime: str = NATIVE  #: the name or path of an OCI runtime's command; needs Start.SPAWN
     scope: Scope = Scope.FUNCTION
     fixtures: Fixtures = Fixtures.SHARED
     exclusive: bool = False  #: no other test runs at the same time (of this pytest)

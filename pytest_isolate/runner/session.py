@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pytest_isolate.errors import UnsupportedError
+from pytest_isolate.errors import SpecError, UnsupportedError
 from pytest_isolate.kernel.features import explain_failure
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.loader import find_loader
@@ -27,7 +27,7 @@ from pytest_isolate.runner.capacity import ONE_BY_ONE, Capacity
 from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.sandbox.launch import Launcher
 from pytest_isolate.sandbox.plan import Plan, Workspace, make_plan
-from pytest_isolate.spec import Spec, Start
+from pytest_isolate.spec import NATIVE, Spec, Start
 from pytest_isolate.values import Keep, Missing
 
 __all__ = ["IsolateSession", "workspace_of"]
@@ -74,7 +74,9 @@ class IsolateSession:
         gc.freeze()
 
     def plan_for(self, spec: Spec) -> Plan:
-        """Made once per Spec and working directory."""
+        """Made once per Spec and working directory. SpecError for what no option of a user comes to."""
+        if spec.runtime != NATIVE and spec.start is not Start.SPAWN:
+            raise SpecError(f"runtime={spec.runtime!r} needs start=Start.SPAWN", origin="Spec")
         key = (spec, os.getcwd())
         if key not in self._plans:
             workspace = workspace_of(self.config)
@@ -130,8 +132,9 @@ class IsolateSession:
 
     def unsupported(self, plan: Plan) -> list[UnsupportedError]:
         """Everything that this machine lacks for a plan, found out by trying."""
-        missing = [*self.launcher.missing_limits(plan).values()]
-        failure = self.launcher.trial(plan) if plan.steps else None
+        runtime = self.launcher.missing_runtime(plan)
+        missing = [*filter(None, (runtime, *self.launcher.missing_limits(plan).values()))]
+        failure = self.launcher.trial(plan) if plan.steps and runtime is None else None
         if failure is not None:
             missing.append(explain_failure(failure.step, failure.errno, self.host))
         return missing
@@ -147,6 +150,9 @@ class IsolateSession:
         if not self.unsupported(plan):
             return plan
         names = tuple(str(error) for error in self.unsupported(plan))
+        if self.launcher.missing_runtime(plan) is not None:
+            native = self._without_missing(self.plan_for(replace(plan.spec, runtime=NATIVE)))
+            return replace(native, missing=tuple(dict.fromkeys((*names, *native.missing))))
         kept = replace(plan.limits, **dict.fromkeys(limits), **_swap_too(limits))
         degraded = replace(plan, spec=replace(plan.spec, limits=kept), missing=names)
         if self.launcher.trial(plan) is None:

@@ -13,10 +13,11 @@ from pytest_isolate.kernel.mounts import MountPoint
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.overlay import LOWER_TYPES
 from pytest_isolate.kernel.process import ROOT_CAPABILITIES, Capability
+from pytest_isolate.kernel.supervisor import CONTAINER_INIT
 from pytest_isolate.sandbox import steps
 from pytest_isolate.sandbox.steps import Step
 from pytest_isolate.sandbox.written import Layer
-from pytest_isolate.spec import DirectoryRootfs, HostRootfs, Limits, Network, Spec, User
+from pytest_isolate.spec import NATIVE, DirectoryRootfs, HostRootfs, Limits, Network, Spec, User
 
 __all__ = ["DEFAULT_TMP_SIZE_BYTES", "Plan", "Workspace", "make_plan"]
 
@@ -59,6 +60,11 @@ class Plan:
         return self.spec.limits
 
     @property
+    def contained(self) -> bool:
+        """Whether an OCI runtime takes the steps; each of them is a part of its config.json."""
+        return self.spec.runtime != NATIVE and bool(self.steps)
+
+    @property
     def layers(self) -> tuple[Layer, ...]:
         """Where on the scratch tmpfs is what the test writes."""
         return tuple(layer for step in self.steps if (layer := steps.layer_of(step)) is not None)
@@ -78,7 +84,8 @@ def make_plan(spec: Spec, host: Host, workspace: Workspace) -> Plan:
     if spec.user is User.HOST_ROOT:
         own -= {Namespace.USER}
     user_first = Namespace.USER in own and not host.privileged
-    planned = tuple(_steps(spec, host, workspace, own, user_first))
+    make = _steps if spec.runtime == NATIVE else _contained_steps
+    planned = tuple(make(spec, host, workspace, own, user_first))
     keep = None if spec.user is User.HOST_ROOT else frozenset[Capability]()
     if keep is not None and (host.privileged or spec.user is User.ROOT):
         keep = ROOT_CAPABILITIES
@@ -115,6 +122,22 @@ def _steps(
     yield steps.Seal()
 
 
+def _contained_steps(
+    spec: Spec, host: Host, workspace: Workspace, own: frozenset[Namespace], user_first: bool
+) -> Iterator[Step]:
+    """For an OCI runtime, which enters the user namespace first, as root too, and seals by itself."""
+    if Namespace.USER in own:
+        yield steps.EnterUserNamespace(*_id_maps(spec.user, host, user_first))
+    root = list(_root(spec, host, workspace, user_first))
+    yield from root
+    if spec.readonly:
+        yield from (steps.MakeReadOnly(s.target) for s in root if isinstance(s, steps.MountOverlay))
+    yield steps.ChangeRoot()
+    if Namespace.NET in own:
+        yield steps.LoopbackUp()
+    yield steps.SetHostname(spec.hostname)
+
+
 def _id_maps(user: User, host: Host, user_first: bool) -> tuple[str, str]:
     if user is User.ROOT:
         return namespaces.single_map(0, host.uid), namespaces.single_map(0, host.gid)
@@ -124,11 +147,12 @@ def _id_maps(user: User, host: Host, user_first: bool) -> tuple[str, str]:
 
 
 def _root(spec: Spec, host: Host, workspace: Workspace, user_first: bool) -> Iterator[Step]:
-    layers = _Layers(host, user_first)
+    contained = spec.runtime != NATIVE
+    layers = _Layers(host, user_first, contained and spec.user is not User.HOST_ROOT)
     lent: list[steps.MountOverlay | steps.MountBind]
     match spec.rootfs:
         case HostRootfs():
-            if user_first:
+            if user_first or contained:
                 yield from layers.tree("/", _writable_trees(host, workspace))
             else:
                 yield from layers.mounted(host.mounts)
@@ -136,7 +160,10 @@ def _root(spec: Spec, host: Host, workspace: Workspace, user_first: bool) -> Ite
             lent = [layers.overlay(path, make_target=True) for path in _hidden(needed)]
             base = "/"
         case DirectoryRootfs(path):
-            yield layers.overlay(path, target="/")
+            if contained:  # crun cannot mount on / itself
+                yield from layers.tree(path, frozenset({path}), root=path)
+            else:
+                yield layers.overlay(path, target="/")
             lent = [_lend(path, host, source) for source in _lent(host, workspace)]
             libraries = _libraries(spec, workspace).items()
             lent += [_lend(path, host, source, target) for source, target in libraries]
@@ -148,6 +175,7 @@ def _root(spec: Spec, host: Host, workspace: Workspace, user_first: bool) -> Ite
         [
             *lent,
             *(steps.MountBind(path, path, False, make_target=True) for path in workspace.writable),
+            *(_container_init(places[-1]) if contained else ()),
             *_binds(spec, host),
         ],
         key=lambda step: step.target.count("/"),
@@ -158,7 +186,9 @@ def _system(spec: Spec, host: Host, user_first: bool, places: list[str]) -> Iter
     """What every root gets, in the order of :data:`PRIVATE`."""
     proc, sys, dev, tmp, var_tmp, run = places
     yield steps.MountProc(proc)
-    yield steps.MountSys(sys, fresh=not user_first)
+    # In a user namespace, as a runtime is, a fresh one takes a network of one's own (sysfs(5)).
+    hosts = spec.runtime != NATIVE and spec.network is Network.HOST
+    yield steps.MountSys(sys, fresh=not user_first and not hosts)
     yield steps.MountDev(dev, host.devices)
     yield steps.MountScratch(f"{dev}/shm", 0o1777)
     yield steps.MountScratch(tmp, 0o1777)
@@ -169,12 +199,21 @@ def _system(spec: Spec, host: Host, user_first: bool, places: list[str]) -> Iter
         yield steps.OpenLowPorts()
 
 
-class _Layers:
-    """Makes overlay steps, each with a layer of its own."""
+def _container_init(run: str) -> Iterator[steps.MountBind]:
+    target = f"{run}/pytest-isolate/init"
+    yield steps.MountBind(str(CONTAINER_INIT), target, readonly=True, is_file=True, make_target=True)
 
-    def __init__(self, host: Host, user_first: bool) -> None:
+
+class _Layers:
+    """Makes overlay steps, each with a layer of its own.
+
+    ``inside``: they are mounted in the user namespace, though the caller has privileges.
+    """
+
+    def __init__(self, host: Host, user_first: bool, inside: bool) -> None:
         self._host = host
         self._user_first = user_first
+        self._inside = inside
         self._count = 0
 
     def overlay(
@@ -189,7 +228,7 @@ class _Layers:
             source,
             target or source,
             layer=str(self._count),
-            user_xattrs=self._user_first,
+            user_xattrs=self._user_first or self._inside,
             mode=mode,
             owner=None if self._user_first else owner,
             make_target=make_target,
@@ -210,26 +249,29 @@ class _Layers:
             else:
                 yield self.overlay(path)
 
-    def tree(self, directory: str, writable: frozenset[str]) -> Iterator[Step]:
-        """Without privileges an overlay on a tree with mounts below fails (they are locked together,
+    def tree(self, directory: str, writable: frozenset[str], root: str = "/") -> Iterator[Step]:
+        """What is in ``directory``, where a process sees it whose root is ``root``.
+
+        Without privileges an overlay on a tree with mounts below fails (they are locked together,
         mount_namespaces(7)): so go down to trees without, and overlay what the user may write to."""
         for entry in self._host.entries(directory):
             path = entry.path
-            if path in PRIVATE:
+            at = path if root == "/" else path.removeprefix(root)
+            if at in PRIVATE:
                 continue
             if entry.points_to is not None:
-                yield steps.MakeSymlink(path, entry.points_to)
+                yield steps.MakeSymlink(at, entry.points_to)
             elif not entry.is_directory:
-                yield steps.MountBind(path, path, readonly=True, is_file=True, make_target=True)
-            elif not any(_below(tree, [path]) for tree in writable):
-                yield steps.MountBind(path, path, readonly=True, recursive=True, make_target=True)
+                yield steps.MountBind(path, at, readonly=True, is_file=True, make_target=True)
+            elif not any(_below(tree, [path]) or _below(root, [tree]) for tree in writable):
+                yield steps.MountBind(path, at, readonly=True, recursive=True, make_target=True)
             elif not self._has_mounts(path):
-                yield self.overlay(path, make_target=True)
+                yield self.overlay(path, target=at, make_target=True)
             elif len(inner := self._host.entries(path)) <= MANY_ENTRIES:
-                yield steps.MakeDirectory(path)
-                yield from self.tree(path, writable | {e.path for e in inner})
+                yield steps.MakeDirectory(at)
+                yield from self.tree(path, writable | {e.path for e in inner}, root)
             else:
-                yield steps.MountBind(path, path, readonly=True, recursive=True, make_target=True)
+                yield steps.MountBind(path, at, readonly=True, recursive=True, make_target=True)
 
     def _has_mounts(self, path: str) -> bool:
         return any(mount.path.startswith(path + "/") for mount in self._host.mounts)
