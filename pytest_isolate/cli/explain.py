@@ -100,10 +100,13 @@ def _isolated(item: pytest.Item, spec: Spec) -> Iterator[str]:
         plan = session.plan_for(spec)
         number = itertools.count(1)
         yield ""
-        yield "The init of the sandbox, its PID 1:"
+        if plan.contained:
+            yield f"What {spec.runtime} is told, in config.json (pytest-isolate bundle writes it):"
+        else:
+            yield "The init of the sandbox, its PID 1:"
         yield from (f"{next(number):4}. {text}" for text in _init_steps(plan))
         yield ""
-        yield "The test's process, a fork of pytest:"
+        yield f"The test's process, {'of the container' if plan.contained else 'a fork of pytest'}:"
         child_steps = _child_steps(plan, session.launcher.cgroup_version)
         yield from (f"{next(number):4}. {text}" for text in child_steps)
         yield ""

@@ -75,7 +75,13 @@ class Job:
     @property
     def descriptors(self) -> list[int]:
         """All that the fresh interpreter gets, but for the job's own."""
-        numbers = (self.channel_fd, self.faulthandler_fd, self.log_file_fd, *self.capture_fds, *self.output_fds)
+        numbers = (
+            self.channel_fd,
+            self.faulthandler_fd,
+            self.log_file_fd,
+            *self.capture_fds,
+            *self.output_fds,
+        )
         return [fd for fd in numbers if fd is not None]
 
     def renumbered(self, moved: Mapping[int, int]) -> Job:

@@ -23,6 +23,7 @@ __all__ = [
     "entry_files",
     "entry_request",
     "rlimits",
+    "set_environment",
     "settle_in",
 ]
 

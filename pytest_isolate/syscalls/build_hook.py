@@ -107,7 +107,9 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         build_programs()
         build_data["pure_python"] = False
         build_data["tag"] = f"cp310-abi3-linux_{platform.machine()}"
-        build_data["artifacts"] += [f"/{path.relative_to(self.root)}" for path in (EXTENSION, SUPERVISOR, INIT)]
+        build_data["artifacts"] += [
+            f"/{path.relative_to(self.root)}" for path in (EXTENSION, SUPERVISOR, INIT)
+        ]
 
 
 def get_build_hook() -> type[NativeBuildHook]:

@@ -1,7 +1,7 @@
 """pytest's side of a container: what its init tells, and its end.
 
-    the runtime starts -> up: test and init are known, the runtime stops -> go -> the test is down -> killed
-    -> measured -> the runtime goes on, removes the container, and is gone
+the runtime starts -> up: test and init are known, the runtime stops -> go -> the test is down -> killed
+-> measured -> the runtime goes on, removes the container, and is gone
 """
 
 from __future__ import annotations

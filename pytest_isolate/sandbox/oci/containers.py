@@ -29,8 +29,12 @@ def find_runtime(name: str) -> str | UnsupportedError:
     if found is not None:
         return os.path.abspath(found)
     if "/" in name:
-        return UnsupportedError(f"runtime {name}", "it is no executable file", "name another, or a command on PATH")
-    return UnsupportedError(f"runtime {name}", "there is no such command on PATH", f"run: apt-get install {name}")
+        return UnsupportedError(
+            f"runtime {name}", "it is no executable file", "name another, or a command on PATH"
+        )
+    return UnsupportedError(
+        f"runtime {name}", "there is no such command on PATH", f"run: apt-get install {name}"
+    )
 
 
 class Containers:

@@ -51,7 +51,7 @@ class Handover:
         args = [*init_command(self.plan), str(FIRST_FD), str(FIRST_FD + 1), "--", *command]
         content = config(
             self.plan,
-            process(self.plan, args, environ),
+            process(self.plan, args, environ, os.getcwd()),
             machine(has_cgroups=self.cgroup is not None, cgroup=self.cgroup),
             f"{self.stage}/{LAYERS}",
         )
@@ -62,7 +62,9 @@ class Handover:
         copies = [fcntl.fcntl(fd, fcntl.F_DUPFD, FIRST_FD + len(handed)) for fd in handed]
         for number, copy in enumerate(copies, FIRST_FD):
             os.dup2(copy, number)
-        os.execv(self.runtime, [*self._command(), "--bundle", bundle, "--preserve-fds", str(len(copies)), NAME])
+        os.execv(
+            self.runtime, [*self._command(), "--bundle", bundle, "--preserve-fds", str(len(copies)), NAME]
+        )
 
     def _command(self) -> list[str]:
         found = [self.runtime, "--root", f"{self.stage}/{STATE}"]
@@ -79,8 +81,8 @@ def init_command(plan: Plan) -> list[str]:
     return [next(bind.target for bind in binds if bind.source == str(CONTAINER_INIT))]
 
 
-def process(plan: Plan, args: Sequence[str], environ: Mapping[str, str]) -> Process:
-    """Like the caller, in its working directory."""
+def process(plan: Plan, args: Sequence[str], environ: Mapping[str, str], cwd: str) -> Process:
+    """Like the caller."""
     os.umask(umask := os.umask(0o77))
     as_root = plan.spec.user is User.ROOT
     # Go's own runtime raises the soft limit, and some releases hand that on.
@@ -88,7 +90,7 @@ def process(plan: Plan, args: Sequence[str], environ: Mapping[str, str]) -> Proc
     return Process(
         args=args,
         env=environ,
-        cwd=os.getcwd(),
+        cwd=cwd,
         uid=0 if as_root else os.geteuid(),
         gid=0 if as_root else os.getegid(),
         groups=() if plan.user_first else os.getgroups(),

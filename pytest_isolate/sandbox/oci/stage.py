@@ -19,7 +19,19 @@ from pytest_isolate.syscalls.program import Program
 if TYPE_CHECKING:
     from pytest_isolate.sandbox.steps import Step
 
-__all__ = ["BUNDLE", "LAYERS", "STATE", "Directory", "LendCgroups", "Link", "Stage", "apply", "describe", "layout", "make"]
+__all__ = [
+    "BUNDLE",
+    "LAYERS",
+    "STATE",
+    "Directory",
+    "LendCgroups",
+    "Link",
+    "Stage",
+    "apply",
+    "describe",
+    "layout",
+    "make",
+]
 
 #: Below the stage.
 BUNDLE, LAYERS, STATE, CGROUPS = "bundle", "layers", "state", "cgroups"
