@@ -127,7 +127,9 @@ def _contained_steps(
 ) -> Iterator[Step]:
     """For an OCI runtime, which enters the user namespace first, as root too, and seals by itself."""
     if Namespace.USER in own:
-        yield steps.EnterUserNamespace(*_id_maps(spec.user, host, user_first))
+        # Without privileges runc wants to be root; the container's init makes the caller of it again.
+        user = User.ROOT if user_first else spec.user
+        yield steps.EnterUserNamespace(*_id_maps(user, host, user_first))
     root = list(_root(spec, host, workspace, user_first))
     yield from root
     if spec.readonly:

@@ -100,7 +100,10 @@ class Cgroups(Protocol):
         stands for all of it.  May add to ``session_paths`` and ``lock_fds``."""
 
     def make_room(self, name: str, processes: Collection[int]) -> None:
-        """Prepare the cgroup ``name``, which a runtime has made for ``processes``, for one inside it."""
+        """Prepare the cgroup ``name``, which a runtime has made for ``processes``, for one inside it.
+
+        The processor quota is left to that one: the kernel counts throttling where it happens first.
+        """
 
     def close(self) -> None:
         """Kill what is still inside, and remove the session's directories.  Idempotent."""

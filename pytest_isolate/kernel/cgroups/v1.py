@@ -201,7 +201,8 @@ class V1Cgroups:
         return self._lent
 
     def make_room(self, name: str, processes: Collection[int]) -> None:
-        return
+        if (cpu := self._sessions.get("cpu")) is not None:
+            write(f"{cpu}/{name}/cpu.cfs_quota_us", "-1")
 
     def close(self) -> None:
         try:

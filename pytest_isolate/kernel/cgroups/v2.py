@@ -160,6 +160,8 @@ class V2Cgroups:
         for pid in processes:
             write(f"{outer}/runtime/cgroup.procs", str(pid))
         hand_down(outer, tuple(self.controllers))
+        if "cpu" in self.controllers:
+            write(f"{outer}/cpu.max", "max")
 
     def close(self) -> None:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 from pytest_isolate.kernel.cgroups.base import cpu_quota
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.overlay import escape
+from pytest_isolate.kernel.process import Capability
 from pytest_isolate.sandbox import steps
 from pytest_isolate.sandbox.oci.seccomp import profile
 from pytest_isolate.sandbox.plan import Plan
@@ -129,7 +130,9 @@ def _bind(source: str, target: str, *options: str, recursive: bool = False) -> d
 
 
 def _capabilities(plan: Plan, machine: Machine) -> dict[str, list[str]]:
-    kept = {*plan.capabilities} if plan.capabilities is not None else {*range(64)}
+    kept: set[int] = {*plan.capabilities} if plan.capabilities is not None else {*range(64)}
+    if not kept:
+        kept = {Capability.SETFCAP}  # the init maps root to the caller, and then nobody has it (Linux 5.12)
     names = [
         f"CAP_{name}"
         for number, name in enumerate(CAPABILITIES)

@@ -55,7 +55,8 @@ class Container:
             return
         kind, status, *numbers = STATUS.unpack(data)
         if kind == lib.CONTAINER_DOWN:
-            self._ended(status, _rusage(*numbers))
+            if self.is_up:  # else the runtime will end, and tells more
+                self._ended(status, _rusage(*numbers))
         elif len(fds) == 2:
             self._init_fd, self._test_fd = fds
             self._loop.watch(self._init_fd, self._init_ended)

@@ -76,15 +76,18 @@ class Handover:
 
 
 def init_command(plan: Plan) -> list[str]:
-    """PID 1 of the container, as it is found inside."""
+    """PID 1 of the container, as it is found inside, and whom it makes of the command."""
     binds = (step for step in plan.steps if isinstance(step, steps.MountBind))
-    return [next(bind.target for bind in binds if bind.source == str(CONTAINER_INIT))]
+    path = next(bind.target for bind in binds if bind.source == str(CONTAINER_INIT))
+    if plan.spec.user is User.ROOT:
+        return [path, "0", "0"]
+    return [path, str(os.geteuid()), str(os.getegid())]
 
 
 def process(plan: Plan, args: Sequence[str], environ: Mapping[str, str], cwd: str) -> Process:
     """Like the caller."""
     os.umask(umask := os.umask(0o77))
-    as_root = plan.spec.user is User.ROOT
+    as_root = plan.spec.user is User.ROOT or plan.user_first
     # Go's own runtime raises the soft limit, and some releases hand that on.
     inherited = {"RLIMIT_NOFILE": resource.getrlimit(resource.RLIMIT_NOFILE)}
     return Process(

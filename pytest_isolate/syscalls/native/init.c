@@ -1,10 +1,11 @@
 /* PID 1 of a container that an OCI runtime has made: it starts the test as another process, and reaps.
  *
- *     isolate-init -- COMMAND…                    by hand: ends when the command does, with its status
- *     isolate-init STATUS_FD BOX_FD -- COMMAND…   for pytest, at the other end of STATUS_FD; in the box, a socket,
- *                                                 are the command's descriptors: 0, 1 that is 2 too, 3, 4…
+ *     isolate-init UID GID -- COMMAND…                    by hand: ends when the command does, with its status
+ *     isolate-init UID GID STATUS_FD BOX_FD -- COMMAND…   for pytest, at the other end of STATUS_FD; in the box, a
+ *                                                         socket, are the command's 0, 1 that is 2 too, 3, 4…
  *
- * They come in a box because the runtime keeps all that it hands on: pytest would never see one closed.
+ * Without privileges runc maps the caller to root or not at all: where UID is another, the command gets a user
+ * namespace in which it is the caller again. Descriptors come in a box because the runtime keeps all that it hands on: pytest would never see one closed.
  *
  * A test that is PID 1 itself would not die of signals that it sends to itself (pid_namespaces(7)). It is linked
  * statically: it runs in whatever root the test asked for.
@@ -12,6 +13,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,7 +98,38 @@ static int unpack(int box_fd) {
     return dup2(1, 2);
 }
 
-static void become(char **command, int box_fd, const sigset_t *mask) {
+static int write_text(const char *path, const char *text) {
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int result = fd < 0 || write(fd, text, strlen(text)) < 0 ? -1 : 0;
+    close(fd);
+    return result;
+}
+
+static int be(unsigned uid, unsigned gid) {
+    char map[64];
+    if (uid == getuid() && gid == getgid())
+        return 0;
+    unsigned outer_uid = getuid(), outer_gid = getgid();
+    if (unshare(CLONE_NEWUSER) < 0 || write_text("/proc/self/setgroups", "deny") < 0)
+        return -1;
+    snprintf(map, sizeof map, "%u %u 1", uid, outer_uid);
+    if (write_text("/proc/self/uid_map", map) < 0)
+        return -1;
+    snprintf(map, sizeof map, "%u %u 1", gid, outer_gid);
+    if (write_text("/proc/self/gid_map", map) < 0)
+        return -1;
+    /* The namespace has given it all of them; the rest goes with the exec. EINVAL: past the last one. */
+    for (int capability = 0; capability < 64; capability++)
+        if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 && errno != EINVAL)
+            return -1;
+    return 0;
+}
+
+static void become(char **argv, char **command, int box_fd, const sigset_t *mask) {
+    if (be((unsigned)atol(argv[1]), (unsigned)atol(argv[2])) < 0) {
+        perror("isolate-init: cannot be the caller in a user namespace");
+        _exit(NOT_STARTED);
+    }
     if (status_fd >= 0) {
         report_up();
         if (unpack(box_fd) < 0)
@@ -119,6 +153,8 @@ static void reap(pid_t test) {
         if (status_fd < 0)
             _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
         report_down(status, &used);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == NOT_STARTED)
+            _exit(NOT_STARTED); /* and with it the runtime, which passes on what was said */
     }
 }
 
@@ -126,13 +162,13 @@ int main(int argc, char **argv) {
     int at = 1, box_fd = -1;
     while (at < argc && strcmp(argv[at], "--") != 0)
         at++;
-    if (argc - at < 2 || (at != 1 && at != 3) || getpid() != 1) {
-        fprintf(stderr, "usage, as PID 1: isolate-init [STATUS_FD BOX_FD] -- COMMAND...\n");
+    if (argc - at < 2 || (at != 3 && at != 5) || getpid() != 1) {
+        fprintf(stderr, "usage, as PID 1: isolate-init UID GID [STATUS_FD BOX_FD] -- COMMAND...\n");
         return 2;
     }
-    if (at == 3) {
-        status_fd = atoi(argv[1]);
-        box_fd = atoi(argv[2]);
+    if (at == 5) {
+        status_fd = atoi(argv[3]);
+        box_fd = atoi(argv[4]);
     }
     sigset_t all, before;
     sigfillset(&all);
@@ -141,13 +177,16 @@ int main(int argc, char **argv) {
     if (test < 0)
         return NOT_STARTED;
     if (test == 0)
-        become(argv + at + 1, box_fd, &before);
+        become(argv, argv + at + 1, box_fd, &before);
     /* Who holds a descriptor of the test's keeps it from ending. */
     for (int fd = 0; fd < 3; fd++)
         if (fd != status_fd)
             close(fd);
     syscall(SYS_close_range, 3U, (unsigned)(status_fd > 3 ? status_fd - 1 : 2), 0U);
     syscall(SYS_close_range, (unsigned)(status_fd >= 3 ? status_fd + 1 : 3), ~0U, 0U);
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct none[2] = {{0}, {0}};
+    syscall(SYS_capset, &header, none);
     prctl(PR_SET_NAME, "isolate-init");
     prctl(PR_SET_DUMPABLE, 0); /* none of the test may trace it or read its memory (ptrace(2)) */
     reap(test);
