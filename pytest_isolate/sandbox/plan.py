@@ -266,7 +266,8 @@ class _Layers:
             elif not entry.is_directory:
                 yield steps.MountBind(path, at, readonly=True, is_file=True, make_target=True)
             elif not any(_below(tree, [path]) or _below(root, [tree]) for tree in writable):
-                yield steps.MountBind(path, at, readonly=True, recursive=True, make_target=True)
+                whole = not self._inside or self._host.is_readable(path)
+                yield steps.MountBind(path, at, readonly=True, recursive=whole, make_target=True)
             elif not self._has_mounts(path):
                 yield self.overlay(path, target=at, make_target=True)
             elif len(inner := self._host.entries(path)) <= MANY_ENTRIES:

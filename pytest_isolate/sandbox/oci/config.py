@@ -100,9 +100,14 @@ def _mounts(step: steps.Step, plan: Plan, layers: str) -> Iterator[dict[str, Any
             options = [f"lowerdir={escape(source)}", f"upperdir={escape(upper)}", f"workdir={escape(work)}"]
             options += ["userxattr"] * user_xattrs + ["ro"] * (steps.MakeReadOnly(target) in plan.steps)
             yield _mount("overlay", target, "nosuid", "nodev", *options)
-        case steps.MountBind(source, target, readonly, recursive):
-            # rro: by mount_setattr(2), which unlike a remount leaves other flags alone.
-            yield _bind(source, target, *["rro"] * readonly, recursive=recursive)
+        case steps.MountBind(source, target, readonly=True, recursive=True, is_file=False):
+            # By mount_setattr(2), which leaves other flags alone; crun 1.8 takes only directories it can read.
+            yield _bind(source, target, "rro", recursive=True)
+        case steps.MountBind(source, target, readonly=True):
+            # A remount, which in a user namespace has to name the flags that the source may have, too.
+            yield _bind(source, target, "ro", "nosuid", "nodev")
+        case steps.MountBind(source, target, recursive=recursive):
+            yield _bind(source, target, recursive=recursive)
         case steps.MountScratch(target):
             layer_of = steps.layer_of(step)
             assert layer_of is not None

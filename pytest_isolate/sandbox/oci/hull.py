@@ -38,7 +38,7 @@ def make_hull(plan: Plan, host: Host, at: str, lent: Mapping[str, str]) -> Plan:
         built.append(steps.MapSelf(single_map(host.uid, host.uid), single_map(host.gid, host.gid)))
     size_bytes = plan.limits.tmp_size_bytes or DEFAULT_TMP_SIZE_BYTES
     built += [steps.MakePrivate(), stage.Stage(at, size_bytes, tuple(stage.layout(plan.steps)))]
-    if lent:
+    if lent or os.path.basename(plan.spec.runtime).startswith("crun"):  # which refuses a hybrid, used or not
         built.append(stage.LendCgroups(at, tuple(lent.items())))
     built += [steps.HandOut(tuple(n for n in Namespace if n in own)), steps.Seal()]
     return Plan(
