@@ -202,7 +202,8 @@ OPTIONS: tuple[Option, ...] = (
         "nothing, and collects and runs this test alone",
     ),
     Option(
-        name="runtime", field="runtime", metavar="native|runc|crun|PATH", parse=parse_runtime, default="native",
+        name="runtime", field="runtime", metavar="native|runc|crun|PATH", parse=parse_runtime,
+        default="native",
         help="who makes the sandbox: native: this plugin; else the command of an OCI runtime, "
         "which implies start=spawn",
     ),

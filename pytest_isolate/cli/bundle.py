@@ -78,15 +78,21 @@ class _Bundler:
         session = IsolateSession(item.config)
         try:
             # A base directory of pytest's is gone some runs later: tmp_path is to be in the private /tmp.
-            workspace = replace(
-                workspace_of(item.config), writable=(), loader=find_loader(sys.executable)
-            )
+            workspace = replace(workspace_of(item.config), writable=(), loader=find_loader(sys.executable))
             plan = make_plan(spec, session.host, workspace)
             has_cgroups = session.launcher.cgroup_version is not None
         finally:
             session.close()
         _check(self._directory, plan)
-        command = [*plan.loader, sys.executable, "-m", "pytest", "--isolate-off", item.nodeid, *self._pytest_args]
+        command = [
+            *plan.loader,
+            sys.executable,
+            "-m",
+            "pytest",
+            "--isolate-off",
+            item.nodeid,
+            *self._pytest_args,
+        ]
         _write_bundle(self._directory, plan, command, str(item.config.invocation_params.dir), has_cgroups)
         yield f"{self._directory} has the bundle of {item.nodeid}; run it with:"
         yield f"  {spec.runtime} run --bundle {self._directory} {os.path.basename(self._directory)}"
@@ -99,7 +105,9 @@ def _check(directory: str, plan: Plan) -> None:
     for step in plan.steps:
         if isinstance(step, MountOverlay) and f"{real}/".startswith(step.source.rstrip("/") + "/"):
             why = f"{directory} is in {step.source}, on which the bundle has an overlay"
-            raise ValueError(f"{why}, and that cannot hold its own layers; name a directory in /tmp or /dev/shm")
+            raise ValueError(
+                f"{why}, and that cannot hold its own layers; name a directory in /tmp or /dev/shm"
+            )
 
 
 def _write_bundle(directory: str, plan: Plan, command: Sequence[str], cwd: str, has_cgroups: bool) -> None:

@@ -44,7 +44,7 @@ class Maker(Protocol):
 
 
 class Forked:
-    """``forget``: in the child, drops what is pytest's alone; ``hull``: entered in place of the plan's own."""
+    """``forget``: in the child, drops what is pytest's alone; ``hull``: entered in place of the plan's."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The process of a test, which is not always the one that was forked: followed until it ends.
 
-A fork hops into the pid namespace (native/enter.c), so that the test is a child of pytest but another process;
-with an OCI runtime that one is the runtime, and the test is whatever the container's init says.
+A fork hops into the pid namespace (native/enter.c), so that the test is a child of pytest but another
+process; with an OCI runtime that one is the runtime, and the test is whatever the container's init says.
 
 PYTEST_DONT_REWRITE
 """

@@ -1,4 +1,4 @@
-"""A plan as config.json of the OCI runtime specification (opencontainers/runtime-spec, config.md). Pure."""
+"""A plan as config.json of the OCI runtime specification (opencontainers/runtime-spec, config.md)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Machine", "Process", "config"]
 
 VERSION = "1.0.2"  # the oldest with all that is used here: Debian 12's runtimes know it
 NAMESPACES = {Namespace.MOUNT: "mount", Namespace.NET: "network"}  # the others are called as in /proc
-#: What of /proc and /sys tells of the host, as far as it exists. Kept in step with what container engines hide.
+#: What of /proc and /sys tells of the host, as far as it exists: what container engines hide as well.
 MASKED = (
     *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug"),
     *("/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware"),
@@ -27,7 +27,49 @@ MASKED = (
 #: A runtime starts some ten threads of its own in the container's cgroup before the test is there.
 RUNTIME_PIDS = 32
 #: linux/capability.h, by number.
-CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE"]
+CAPABILITIES = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +143,7 @@ def _mounts(step: steps.Step, plan: Plan, layers: str) -> Iterator[dict[str, Any
             options += ["userxattr"] * user_xattrs + ["ro"] * (steps.MakeReadOnly(target) in plan.steps)
             yield _mount("overlay", target, "nosuid", "nodev", *options)
         case steps.MountBind(source, target, readonly=True, recursive=True, is_file=False):
-            # By mount_setattr(2), which leaves other flags alone; crun 1.8 takes only directories it can read.
+            # By mount_setattr(2), which leaves other flags alone; crun 1.8 takes directories it can read.
             yield _bind(source, target, "rro", recursive=True)
         case steps.MountBind(source, target, readonly=True):
             # A remount, which in a user namespace has to name the flags that the source may have, too.

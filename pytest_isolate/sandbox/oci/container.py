@@ -43,7 +43,7 @@ class Container:
     def watch(
         self, up: Callable[[int, int], None], down: Callable[[int | None, Rusage | None], None]
     ) -> None:
-        """``up`` gets the test's pid and a descriptor of it, to be closed by the callee, when the test waits for
+        """``up`` gets the test's pid and a descriptor of it, which is the callee's, when the test waits for
         :meth:`go`; ``down`` its wait status and usage, Nones if the init died with it."""
         self._up, self._down = up, down
         self._loop.watch(self._ours, self._read)
@@ -63,8 +63,8 @@ class Container:
             self._up(_pid_of(self._test_fd), os.dup(self._test_fd))
 
     def _init_ended(self) -> None:
-        """Killed, by us or for want of memory. What it has said before is still to be read: the runtime, which
-        has the other end, too, keeps it open."""
+        """Killed, by us or for want of memory. What it has said before is still to be read; the runtime has
+        the other end, too, and keeps it open."""
         self._ours.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             self._read()

@@ -1,4 +1,4 @@
-"""A session's containers: the runtimes that are found, the place for their hulls, and one container per flight."""
+"""A session's containers: the runtimes that are found, a place for their hulls, a container per flight."""
 
 from __future__ import annotations
 

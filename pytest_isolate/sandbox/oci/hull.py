@@ -3,7 +3,7 @@
     supervisor -- init of the hull (pid and mount namespace, without privileges a user namespace, too)
       pytest's child -- runc or crun -- init of the container -- the test
 
-The bundle, and what the runtime notes of its containers, are in a tmpfs of the hull, and in /sys/fs/cgroup are
+The bundle, and what the runtime notes of its containers, are in a tmpfs of the hull; in /sys/fs/cgroup are
 pytest's own cgroups alone. With the hull's init die the runtime, its container and every mount, at once.
 """
 
@@ -52,8 +52,8 @@ def make_hull(plan: Plan, host: Host, at: str, lent: Mapping[str, str]) -> Plan:
 
 
 def make_stage() -> str:
-    """An empty directory for hulls to mount on, each in its own mount namespace. Removes those of runs that were
-    killed together with their supervisors. Raises OSError."""
+    """An empty directory for hulls to mount on, each in its own mount namespace. Removes those of runs that
+    were killed together with their supervisors. Raises OSError."""
     place = next((place for place in PLACES if os.access(place, os.W_OK | os.X_OK)), PLACES[0])
     for name in os.listdir(place):
         owner = re.fullmatch(rf"{PREFIX}(\d+)-.*", name)

@@ -1,8 +1,8 @@
 """The seccomp profile of a bundle: system calls that no test needs and that reach past namespaces.
 
-Everything else is allowed. A list of what is allowed, as container engines have it, would have to grow with each
-kernel, and fail tests that do nothing worse than use a new call. What is left to other means: mounts and
-namespaces to capabilities, as without them a user namespace gives no access to the host's.
+Everything else is allowed. A list of what is allowed, as container engines have it, would have to grow with
+each kernel, and fail tests that do nothing worse than use a new call. Mounts and namespaces are left to
+capabilities: what a process may do in a user namespace gives no access to the host's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EPERM = 1
 
 
 def profile(machine: str) -> dict[str, Any]:
-    """``linux.seccomp`` of config.json, with the other ways that processors of this kind have to call Linux."""
+    """``linux.seccomp`` of config.json, for all the ways that processors of this kind have to call Linux."""
     architectures = {
         "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
         "aarch64": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],

@@ -1,7 +1,7 @@
 """Directories of a bundle, and the steps that make room for an OCI runtime.
 
-A bundle is a directory with config.json, an empty root file system that carries the mounts (``rootfs``), and the
-layers of all that is written (``upper``, ``work`` and ``scratch``, as :class:`Layer` names them).
+A bundle is a directory with config.json, an empty root file system that carries the mounts (``rootfs``), and
+the layers of all that is written (``upper``, ``work`` and ``scratch``, as :class:`Layer` names them).
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A place at ``path`` for a bundle and for what its runtime notes, which is gone with the namespaces; and a
-    /proc that shows the processes of the own pid namespace."""
+    """A place at ``path`` for a bundle and for what its runtime notes, gone with the namespaces; and a /proc
+    that shows the processes of the own pid namespace."""
 
     path: str
     size_bytes: int
