@@ -27,9 +27,9 @@ SBIN = f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin"
 def runtime(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if shutil.which(name, path=SBIN) is None:
-        if request.config.getoption("--require-features") == "all":
+        if name == "runc" or request.config.getoption("--require-features") == "all":
             pytest.fail(f"{name} is required here; apt-get install {name}")
-        pytest.skip(f"{name} is not installed; apt-get install {name}")
+        pytest.skip("crun is not installed; apt-get install crun")
     return name
 
 
@@ -126,9 +126,9 @@ def test_usage(run: Runner, runc: str) -> None:
         """
         import pytest, subprocess, sys, time
 
-        @pytest.mark.isolated(cpus=0.5)
+        @pytest.mark.isolated(cpus=0.2)
         def test_cpus():
-            end = time.monotonic() + 0.5
+            end = time.monotonic() + 1
             while time.monotonic() < end:
                 pass
 
@@ -140,7 +140,7 @@ def test_usage(run: Runner, runc: str) -> None:
         all_tests=False,
     )
     assert inner.outcomes == {"passed": 2}
-    assert inner.record("test_cpus")["throttled_s"] > 0.1
+    assert inner.record("test_cpus")["throttled_s"] > 0
     assert inner.record("test_leaves")["leaked_processes"] == 1
 
 
@@ -276,12 +276,15 @@ def test_scope_and_jobs(run: Runner, runc: str) -> None:
 # ---- what is missing ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("mode", "outcome"), [("fail", "errors"), ("skip", "skipped"), ("degrade", "passed")])
+@pytest.mark.parametrize(
+    ("mode", "outcome"), [("fail", "errors"), ("skip", "skipped"), ("degrade", "passed")]
+)
 def test_a_runtime_that_is_missing(run: Runner, mode: str, outcome: str) -> None:
     inner = run("def test_it(): pass", "--isolate-runtime=norunc", f"--isolate-missing={mode}", "-rs")
     assert inner.outcomes == {outcome: 1}
-    assert "runtime norunc is not available: there is no such command on PATH; run: apt-get install norunc" in (
-        " ".join(inner.out.split())
+    assert (
+        "runtime norunc is not available: there is no such command on PATH; run: apt-get install norunc"
+        in (" ".join(inner.out.split()))
     )
 
 
@@ -310,7 +313,14 @@ def test_nothing_is_left_after_sigkill(pytester: pytest.Pytester, runc: str) -> 
         """
     )
     base = pytester.path / "base"
-    command = [sys.executable, "-m", "pytest", "--isolate-all", "--isolate-runtime=runc", f"--basetemp={base}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--isolate-all",
+        "--isolate-runtime=runc",
+        f"--basetemp={base}",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 30 * TIME_SCALE
@@ -344,7 +354,14 @@ def test_ctrl_c(pytester: pytest.Pytester, runc: str) -> None:
         """
     )
     base = pytester.path / "base"
-    command = [sys.executable, "-m", "pytest", "--isolate-all", "--isolate-runtime=runc", f"--basetemp={base}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--isolate-all",
+        "--isolate-runtime=runc",
+        f"--basetemp={base}",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 30
     while not (base / "started").exists():

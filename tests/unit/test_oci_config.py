@@ -46,7 +46,15 @@ class ThisHost(Host):
         MountPoint(path="/srv/data", fstype="xfs", root="/", readonly=False),
     )
     tree = {
-        "/": {"bin": "usr/bin", "etc": {}, "home": {}, "srv": {"data": {}, "x": {}}, "tmp": {}, "usr": {}, "log": 1},
+        "/": {
+            "bin": "usr/bin",
+            "etc": {},
+            "home": {},
+            "srv": {"data": {}, "x": {}},
+            "tmp": {},
+            "usr": {},
+            "log": 1,
+        },
         "/image": {"usr": {}, "etc": {}, "lib": "usr/lib"},
     }
 
@@ -92,7 +100,9 @@ class ThisHost(Host):
 
 
 def make(spec: Spec, *, privileged: bool = True, machine: Machine = MACHINE) -> dict[str, Any]:
-    workspace = Workspace(cwd="/work", project=("/home/me/project",), interpreter=("/opt/python",), writable=("/tmp/pytest-0",))
+    workspace = Workspace(
+        cwd="/work", project=("/home/me/project",), interpreter=("/opt/python",), writable=("/tmp/pytest-0",)
+    )
     spec = replace(spec, runtime="runc", start=Start.SPAWN)
     plan = make_plan(spec, ThisHost(privileged=privileged), workspace)
     content = config(plan, PROCESS, machine, "/stage/layers")
@@ -181,7 +191,9 @@ def test_limits() -> None:
 
 def test_mounts_of_the_hosts_root() -> None:
     content = make(Spec(binds=(Bind(source="/srv/data", target="/data", readonly=True),)))
-    (number,) = (o.rpartition("/")[2] for o in mount(content, "/home")["options"] if o.startswith("upperdir="))
+    (number,) = (
+        o.rpartition("/")[2] for o in mount(content, "/home")["options"] if o.startswith("upperdir=")
+    )
     assert mount(content, "/home")["options"] == [
         "nosuid",
         "nodev",
@@ -235,9 +247,13 @@ def test_what_a_bundle_holds_before_anything_is_mounted() -> None:
     workspace = Workspace(cwd="/", project=(), interpreter=(), writable=())
     plan = make_plan(Spec(runtime="runc", start=Start.SPAWN), ThisHost(), workspace)
     entries = [*layout(plan.steps)]
-    assert {Directory("rootfs"), Directory("scratch/tmp", 0o1777), Link("rootfs/bin", "usr/bin")} <= {*entries}
+    assert {Directory("rootfs"), Directory("scratch/tmp", 0o1777), Link("rootfs/bin", "usr/bin")} <= {
+        *entries
+    }
     assert Directory("scratch/run/lock", 0o1777) in entries  # in the private /run
     assert Directory("rootfs/srv") in entries  # carries mounts
-    assert [entry.mode for entry in entries if isinstance(entry, Directory) and entry.owner == (7, 8)] == [0o711]
+    assert [entry.mode for entry in entries if isinstance(entry, Directory) and entry.owner == (7, 8)] == [
+        0o711
+    ]
     paths = [entry.path for entry in entries]
     assert all(path.rpartition("/")[0] in {"", *paths[:n]} for n, path in enumerate(paths))  # parents first
