@@ -29,8 +29,8 @@ prepare() {
     trap clean_up EXIT
     [[ $(id -u) -eq 0 ]] || die "run as root, on a machine or in a container that may be changed"
     # ssh: a worker of pytest-xdist over it, in tests/plugin/third_party.
-    # runc: docs/how-to/runtimes_example.py, and tests/plugin/test_runtimes.py.
-    need_packages git gcc libc6-dev openssh-client openssh-server python3-dev python3-venv runc util-linux
+    # crun and runc: tests/plugin/test_runtimes.py.
+    need_packages crun git gcc libc6-dev openssh-client openssh-server python3-dev python3-venv runc util-linux
 }
 
 clean_up() {

@@ -30,7 +30,6 @@ boot() {
 }
 
 need_environment
-need_packages crun # starts there, and here only as root: it wants one version of cgroups alone
 logged apt-get -qq update # without lists apt cannot tell the mirror, which has the kernels too
 "$SYSTEM_PYTHON" "$VM" --install
 # Without the plugins that other lanes try: importing them takes 10 s of each run in there.

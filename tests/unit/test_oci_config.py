@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonschema
 import pytest
@@ -45,7 +45,7 @@ class ThisHost(Host):
         MountPoint(path="/", fstype="ext4", root="/", readonly=False),
         MountPoint(path="/srv/data", fstype="xfs", root="/", readonly=False),
     )
-    tree = {
+    tree: ClassVar[dict[str, Any]] = {
         "/": {
             "bin": "usr/bin",
             "etc": {},
