@@ -208,6 +208,8 @@ EVERY_STEP: dict[type, tuple[Any, ...]] = {
     steps.EnterUserNamespace: ("0 0 1", "0 0 1"),
     steps.HandOut: ((Namespace.PID,),),
     steps.Seal: (),
+    steps.Stage: ("/stage", 1, ()),
+    steps.LendCgroups: ("/stage", ()),
 }
 
 

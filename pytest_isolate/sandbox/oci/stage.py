@@ -133,7 +133,7 @@ def describe(step: Stage | LendCgroups) -> str:
     match step:
         case Stage(size_bytes=size_bytes):
             size = units.format_size(size_bytes)
-            return f"mount a scratch tmpfs of {size} for all that is written, and a /proc for the runtime"
+            return f"mount a scratch tmpfs of {size} for a bundle and for all that is written"
         case LendCgroups():
             return "hide all cgroups from the runtime but pytest's own"
 
@@ -153,6 +153,7 @@ def _apply_stage(step: Stage, program: Program) -> None:
                 mounts.make_directory(program, path, mode=mode)
                 if owner is not None:
                     program.call("fchownat", mounts.AT_FDCWD, path, *owner, 0)
+    program.label = "mount a fresh /proc for the runtime"
     mounts.mount(program, "proc", "/proc", flags=mounts.NOSUID_NODEV | mounts.NOEXEC)
     program.call("openat", mounts.AT_FDCWD, f"{stage}/{LAYERS}", mounts.PATH_ONLY, 0, export=True)
 
