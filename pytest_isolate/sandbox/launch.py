@@ -245,6 +245,8 @@ class Launcher:
             self.loop.watch(self._supervisor, self._receive)
             for path in self._cgroups.session_paths if self._cgroups is not None else ():
                 self._supervisor.remember_cgroup(path)
+            if self._containers.stage is not None:
+                self._supervisor.remember_tree(self._containers.stage)
         return self._supervisor
 
     def _receive(self) -> None:

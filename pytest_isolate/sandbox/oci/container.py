@@ -57,10 +57,15 @@ class Container:
         if kind == lib.CONTAINER_DOWN:
             if self.is_up:  # else the runtime will end, and tells more
                 self._ended(status, _rusage(*numbers))
-        elif len(fds) == 2:
-            self._init_fd, self._test_fd = fds
+            return
+        self._init_fd, self._test_fd = fds
+        test = _pid_of(self._test_fd)
+        if test > 0:
             self._loop.watch(self._init_fd, self._init_ended)
-            self._up(_pid_of(self._test_fd), os.dup(self._test_fd))
+            self._up(test, os.dup(self._test_fd))
+        else:  # dead already, and nobody to wait for
+            self._close(*fds)
+            self._kill_hull()
 
     def _init_ended(self) -> None:
         """Killed, by us or for want of memory. What it has said before is still to be read; the runtime has
@@ -89,7 +94,7 @@ class Container:
         """It would remove the container, cgroup and all, before anybody can look at it."""
         self._runtime = (pid, pidfd)
         self._loop.watch(pidfd, self._runtime_gone)
-        signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+        _signal(pidfd, signal.SIGSTOP)
 
     def go(self, test: int) -> None:
         """Let the test begin, in its cgroup. Raises OSError or SetupError."""
@@ -176,6 +181,6 @@ def _signal(pidfd: int, number: signal.Signals) -> None:
 
 
 def _pid_of(pidfd: int) -> int:
-    """As seen here (pidfd_open(2): fdinfo)."""
+    """As seen here; -1 if it is reaped (pidfd_open(2): fdinfo)."""
     with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))

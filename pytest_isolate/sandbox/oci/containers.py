@@ -40,7 +40,7 @@ def find_runtime(name: str) -> str | UnsupportedError:
 class Containers:
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._stage: str | None = None
+        self.stage: str | None = None  #: made for the first hull
         self._runtimes: dict[str, str | UnsupportedError] = {}
         self._hulls: dict[int, tuple[Plan, Plan]] = {}  # by id of the plan, which is kept alive
 
@@ -56,18 +56,18 @@ class Containers:
 
     def hull(self, plan: Plan, cgroups: Cgroups | None, supervisor: Supervisor) -> Plan:
         """Made once per plan. Raises SetupError or OSError."""
-        if self._stage is None:
+        if self.stage is None:
             try:
-                self._stage = make_stage()
+                self.stage = make_stage()
             except OSError as error:
                 text = f"cannot make {error.filename}: {error.strerror}"
                 raise SetupError("make a place for bundles", error.errno or 0, text) from error
-            supervisor.remember_tree(self._stage)
+            supervisor.remember_tree(self.stage)
         if id(plan) not in self._hulls:
             lent = cgroups.lend() if cgroups is not None else {}
             for path in cgroups.session_paths if cgroups is not None else ():
                 supervisor.remember_cgroup(path)
-            self._hulls[id(plan)] = (plan, make_hull(plan, self._host, self._stage, lent))
+            self._hulls[id(plan)] = (plan, make_hull(plan, self._host, self.stage, lent))
         return self._hulls[id(plan)][1]
 
     def make(
@@ -75,14 +75,14 @@ class Containers:
     ) -> tuple[Container, Handover] | tuple[None, None]:
         """For one flight."""
         runtime = self._find(plan) if plan.contained else None
-        if not isinstance(runtime, str) or self._stage is None:
+        if not isinstance(runtime, str) or self.stage is None:
             return None, None
         lent = cgroup if isinstance(cgroup, LentCgroup) else None
         container = Container(loop, lent, kill_hull)
         handover = Handover(
             plan=plan,
             runtime=runtime,
-            stage=self._stage,
+            stage=self.stage,
             cgroup=f"/{lent.name}" if lent is not None else None,
             status=container.theirs,
         )
