@@ -21,7 +21,17 @@ from pytest_isolate.runner.session import IsolateSession
 from pytest_isolate.sandbox.plan import DEFAULT_TMP_SIZE_BYTES, Plan
 from pytest_isolate.sandbox.steps import describe
 from pytest_isolate.settings import session_options
-from pytest_isolate.spec import Bind, DirectoryRootfs, Environment, EnvMode, HostRootfs, Limits, Spec, Start
+from pytest_isolate.spec import (
+    NATIVE,
+    Bind,
+    DirectoryRootfs,
+    Environment,
+    EnvMode,
+    HostRootfs,
+    Limits,
+    Spec,
+    Start,
+)
 
 __all__ = ["explain"]
 
@@ -144,6 +154,8 @@ def _options(item: pytest.Item, spec: Spec) -> Iterator[str]:
             origin = "hook pytest_isolate_modify_spec"
         elif option.name == "swap" and not origin and spec.limits.memory_bytes is not None:
             origin = "because memory is capped"
+        elif option.name == "start" and not origin and spec.runtime != NATIVE:
+            origin = "because a runtime is named"
         yield f"  {option.name:{names}}  {values[option.name]:{width}}  {origin or 'default'}"
 
 

@@ -372,6 +372,17 @@ def test_ctrl_c(pytester: pytest.Pytester, runc: str) -> None:
     assert (base / "interrupted").exists()
 
 
+def test_explain(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it="def test_it(): pass")
+    arguments = ["explain", "test_it.py::test_it", "--isolate-all", "--isolate-runtime=norunc"]
+    command = [sys.executable, "-m", "pytest_isolate.cli", *arguments]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=pytester.path, check=True).stdout
+    assert "What norunc is told, in config.json (pytest-isolate bundle writes it):" in told
+    assert "because a runtime is named" in told
+    assert "/run/pytest-isolate/init read-only" in told
+    assert "  - runtime norunc is not available" in told
+
+
 # ---- by hand --------------------------------------------------------------------------------------
 
 
