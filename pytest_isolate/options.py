@@ -36,6 +36,7 @@ from pytest_isolate.values import (
     parse_optional_path,
     parse_patterns,
     parse_rootfs,
+    parse_runtime,
     parse_scope,
     parse_start,
     parse_user,
@@ -213,6 +214,12 @@ OPTIONS: tuple[Option, ...] = (
         name="start", field="start", metavar="fork|spawn", parse=parse_start, default="fork",
         help="fork: the test starts as a copy of pytest; spawn: in a fresh interpreter, which inherits "
         "nothing, and collects and runs this test alone",
+    ),
+    Option(
+        name="runtime", field="runtime", metavar="native|runc|crun|PATH", parse=parse_runtime,
+        default="native",
+        help="who makes the sandbox: native: this plugin; else the command of an OCI runtime, "
+        "which implies start=spawn",
     ),
     Option(
         name="scope", field="scope", metavar="function|class|module", parse=parse_scope, default="function",

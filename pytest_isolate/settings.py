@@ -87,6 +87,7 @@ def build_spec(config: pytest.Config, marker_kwargs: MarkerKwargs) -> Spec:
     """
     from pytest_isolate.spec import Limits, Spec
 
+    origins: dict[str, str] = {}
     for keywords, origin in marker_kwargs:
         _refuse_unknown(keywords, origin)
     fields: dict[str, Any] = {}
@@ -97,11 +98,22 @@ def build_spec(config: pytest.Config, marker_kwargs: MarkerKwargs) -> Spec:
             raise SpecError(setting.problem, origin=setting.origin)
         if not setting.origin or option.where == SESSION:
             continue
+        origins[option.name] = setting.origin
         owner, _, name = option.field.rpartition(".")
         (limits if owner else fields)[name] = _anchored(option.name, setting, config)
     if limits.get("memory_bytes") is not None:
         limits.setdefault("swap_bytes", 0)
+    _imply_spawn(fields, origins)
     return Spec(limits=Limits(**limits), **fields)
+
+
+def _imply_spawn(fields: dict[str, Any], origins: Mapping[str, str]) -> None:
+    from pytest_isolate.spec import NATIVE, Start
+
+    runtime = fields.get("runtime", NATIVE)
+    if runtime != NATIVE and fields.setdefault("start", Start.SPAWN) is not Start.SPAWN:
+        why = f"{runtime} cannot start a copy of pytest, which {origins['start']} asks for"
+        raise SpecError(f"{why}; say start=spawn there, or nothing", origin=origins["runtime"])
 
 
 def _setting(config: pytest.Config, option: Option) -> _Setting:
@@ -170,6 +182,8 @@ def _anchored(name: str, setting: _Setting, config: pytest.Config) -> Any:
         )
     if name == "workdir":
         return None if value is None else absolute(value)
+    if name == "runtime":
+        return absolute(value) if "/" in value else value
     if name == "artifacts":
         return tuple(absolute(glob) for glob in value)
     if isinstance(value, PathRootfs):

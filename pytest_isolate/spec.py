@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 __all__ = [
+    "NATIVE",
     "Bind",
     "EnvMode",
     "Environment",
@@ -21,6 +22,10 @@ __all__ = [
     "Start",
     "User",
 ]
+
+
+#: The runtime that is this plugin itself.
+NATIVE = "native"
 
 
 class Network(Enum):
@@ -138,6 +143,7 @@ class Spec:
     user: User = User.IMAGE
     workdir: str | None = None  #: absolute path inside; None: the image's, else pytest's
     start: Start = Start.FORK
+    runtime: str = NATIVE  #: the name or path of an OCI runtime's command; needs Start.SPAWN
     scope: Scope = Scope.FUNCTION
     fixtures: Fixtures = Fixtures.SHARED
     exclusive: bool = False  #: no other test runs at the same time (of this pytest)

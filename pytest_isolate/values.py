@@ -36,6 +36,7 @@ __all__ = [
     "parse_path",
     "parse_patterns",
     "parse_rootfs",
+    "parse_runtime",
     "parse_scope",
     "parse_start",
     "parse_user",
@@ -175,6 +176,14 @@ def parse_rootfs(value: object) -> Rootfs:
         return PathRootfs(parse_path(value))
     except ValueError:
         raise ValueError(f"{quoted(value)} is not 'host', a path or the name of an image") from None
+
+
+def parse_runtime(value: object) -> str:
+    """A name to be found on PATH, or a path."""
+    try:
+        return parse_path(value)
+    except ValueError:
+        raise ValueError(f"{quoted(value)} is not 'native', 'runc', 'crun' or a path") from None
 
 
 def parse_patterns(value: object) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
+NODEID = "a test as pytest prints it, as in test_a.py::test_b"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; its exit status."""
@@ -21,6 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pytest_isolate.cli.image import image
 
         return image(arguments, sys.stdout, sys.stderr)
+    if arguments.command == "bundle":
+        from pytest_isolate.cli.bundle import bundle
+
+        return bundle(arguments.nodeid, arguments.directory, arguments.pytest_args, sys.stdout)
     from pytest_isolate.cli.explain import explain
 
     return explain(arguments.nodeid, arguments.pytest_args, sys.stdout)
@@ -42,13 +48,21 @@ def _parser() -> argparse.ArgumentParser:
         help="print step by step what is done for one test",
         description="Collect one test, and print step by step what is done for it and what is missing here.",
     )
-    explain.add_argument(
-        "nodeid", metavar="NODEID", help="a test as pytest prints it, as in test_a.py::test_b"
-    )
+    explain.add_argument("nodeid", metavar="NODEID", help=NODEID)
     explain.add_argument(
         "pytest_args", nargs=argparse.REMAINDER, metavar="...", help="pytest's arguments, as in --isolate-all"
     )
     _add_image(commands.add_parser("image", help="images that tests have as their root", description=IMAGE))
+    bundle = commands.add_parser(
+        "bundle",
+        help="write the sandbox of one test as a bundle, to be run by hand with runc or crun",
+        description="Collect one test, and write its sandbox as a bundle of the OCI runtime specification.",
+    )
+    bundle.add_argument("nodeid", metavar="NODEID", help=NODEID)
+    bundle.add_argument("directory", metavar="DIR", help="an empty directory, or one to be made")
+    bundle.add_argument(
+        "pytest_args", nargs=argparse.REMAINDER, metavar="...", help="pytest's arguments, as in -vv"
+    )
     return parser
 
 

@@ -22,6 +22,7 @@ from pytest_isolate.sandbox.plan import DEFAULT_TMP_SIZE_BYTES, Plan
 from pytest_isolate.sandbox.steps import MountBind, describe
 from pytest_isolate.settings import session_options
 from pytest_isolate.spec import (
+    NATIVE,
     Bind,
     Environment,
     EnvMode,
@@ -122,10 +123,13 @@ def _isolated(item: pytest.Item, spec: Spec) -> Iterator[str]:
         yield from _root(plan, image)
         number = itertools.count(1)
         yield ""
-        yield "The init of the sandbox, its PID 1:"
+        if plan.contained:
+            yield f"What {spec.runtime} is told, in config.json (pytest-isolate bundle writes it):"
+        else:
+            yield "The init of the sandbox, its PID 1:"
         yield from (f"{next(number):4}. {text}" for text in _init_steps(plan))
         yield ""
-        yield "The test's process, a fork of pytest:"
+        yield f"The test's process, {'of the container' if plan.contained else 'a fork of pytest'}:"
         child_steps = _child_steps(plan, session.launcher.cgroup_version)
         yield from (f"{next(number):4}. {text}" for text in child_steps)
         yield ""
@@ -163,6 +167,8 @@ def _options(item: pytest.Item, spec: Spec) -> Iterator[str]:
             origin = "hook pytest_isolate_modify_spec"
         elif option.name == "swap" and not origin and spec.limits.memory_bytes is not None:
             origin = "because memory is capped"
+        elif option.name == "start" and not origin and spec.runtime != NATIVE:
+            origin = "because a runtime is named"
         yield f"  {option.name:{names}}  {values[option.name]:{width}}  {origin or 'default'}"
 
 

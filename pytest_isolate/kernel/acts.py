@@ -55,6 +55,7 @@ BEGINNINGS = {
     "hand out": Act.ENTER,
     "drop the init's capabilities": Act.ENTER,
     "join the cgroup": Act.CGROUP,
+    "hide all cgroups": Act.CGROUP,
     "enter a cgroup namespace": Act.CGROUP_NAMESPACE,
     "enter the ": Act.ENTER,
     "clone the test's process": Act.ENTER,

@@ -95,6 +95,9 @@ class Host:
     def is_directory(self, path: str) -> bool:
         return os.path.isdir(path)
 
+    def is_readable(self, path: str) -> bool:
+        return os.access(path, os.R_OK)
+
     def is_writable(self, path: str) -> bool:
         return os.access(path, os.W_OK)
 

@@ -27,6 +27,7 @@ __all__ = [
 AT_FDCWD = lib.AT_FDCWD
 PATH_ONLY = lib.O_PATH | lib.O_DIRECTORY | lib.O_CLOEXEC
 BIND, RDONLY, NOSUID, NOEXEC = lib.MS_BIND, lib.MS_RDONLY, lib.MS_NOSUID, lib.MS_NOEXEC
+DETACH = lib.MNT_DETACH
 NOSUID_NODEV = lib.MS_NOSUID | lib.MS_NODEV
 MOUNT_ATTR = struct.Struct("=4Q")  # struct mount_attr: attr_set, attr_clr, propagation, userns_fd
 

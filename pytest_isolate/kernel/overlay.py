@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pytest_isolate.kernel.mounts import NOSUID_NODEV, make_directory, symlink
 from pytest_isolate.syscalls.program import Program
 
-__all__ = ["LOWER_TYPES", "escape", "overlay"]
+__all__ = ["LOWER_TYPES", "MOST_OPTIONS", "escape", "overlay"]
 
 #: File systems that overlayfs is known to take as a lower layer; others are bound read-only.
 LOWER_TYPES = frozenset(

@@ -15,11 +15,12 @@ from pytest_isolate.errors import SupervisorError
 from pytest_isolate.syscalls._native import lib
 from pytest_isolate.syscalls.program import Program
 
-__all__ = ["Failed", "Gone", "Ready", "Supervisor"]
+__all__ = ["CONTAINER_INIT", "Failed", "Gone", "Ready", "Supervisor"]
 
 REQUEST = struct.Struct("=IIQQII")
 REPLY = struct.Struct("=IIQii")
 EXECUTABLE = Path(pytest_isolate.syscalls.__file__).with_name("isolate-supervisor")
+CONTAINER_INIT = EXECUTABLE.with_name("isolate-init")  #: of containers that an OCI runtime makes
 SHUTDOWN_S = 15.0  # more than the supervisor's own patience
 
 

@@ -39,6 +39,23 @@ class Tree:
                 done.append(part)
         return "/" + "/".join(done)
 
+    def names(self) -> list[str]:
+        """Paths of what is in the top directory, but for what is hidden."""
+        names = {name for layer in self.layers for name in os.listdir(layer)}
+        return [f"/{name}" for name in sorted(names) if self._find(name) is not None]
+
+    def layers_of(self, path: str) -> tuple[str, ...]:
+        """What is seen of ``path``, which is there and has no links on the way: of a directory all that are
+        merged, the topmost first."""
+        found: list[str] = []
+        for layer in self.layers:
+            here, hides_below = _look(layer, path.strip("/"))
+            if here is not None and (not found or _is_directory(here)):
+                found.append(here)
+            if (here is None and hides_below) or (here is not None and not _merges(here)):
+                break
+        return tuple(found)
+
     def find(self, path: str) -> str | None:
         """Where on the host ``path`` is, if it is there and no link out of the tree."""
         found = self._find(self.resolve(path).strip("/"))
@@ -54,7 +71,7 @@ class Tree:
 
 
 def _look(layer: str, path: str) -> tuple[str | None, bool]:
-    """Where ``path`` is in one layer, and whether the layer hides it in those below (overlayfs.rst,
+    """Where ``path`` is in one layer, and whether that layer decides about it (overlayfs.rst,
     "whiteouts and opaque directories")."""
     here, hides = layer, False
     *outer, name = path.split("/")
@@ -73,6 +90,15 @@ def _look(layer: str, path: str) -> tuple[str | None, bool]:
     except OSError:
         return None, hides
     return (None, True) if _is_whiteout(status) else (here, True)
+
+
+def _is_directory(path: str) -> bool:
+    return stat.S_ISDIR(os.lstat(path).st_mode)
+
+
+def _merges(path: str) -> bool:
+    """Whether what is below at the same place is seen too."""
+    return _is_directory(path) and not _is_opaque(path)
 
 
 def _is_whiteout(status: os.stat_result) -> bool:

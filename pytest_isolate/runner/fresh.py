@@ -38,9 +38,8 @@ def begin(pluginmanager: pytest.PytestPluginManager, planned: Callable[[pytest.I
     with open(job_fd, "rb") as file:
         file.seek(0)
         job = Job.from_json(file.read())
-    for fd in (job.channel_fd, job.faulthandler_fd, job.log_file_fd, *job.capture_fds, *job.output_fds):
-        if fd is not None:
-            os.set_inheritable(fd, False)
+    for fd in job.descriptors:
+        os.set_inheritable(fd, False)
     channel = ChildEnd(socket.socket(fileno=job.channel_fd))
     channel.claim()
     child = Child(channel, job.faulthandler_fd, job.born_s)

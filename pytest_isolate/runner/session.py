@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_isolate.errors import IsolateError, UnsupportedError
+from pytest_isolate.errors import IsolateError, SpecError, UnsupportedError
 from pytest_isolate.kernel.features import explain_failure
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.loader import find_loader
@@ -30,7 +30,7 @@ from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.sandbox.launch import Launcher
 from pytest_isolate.sandbox.lending import Workspace
 from pytest_isolate.sandbox.plan import Plan, make_plan
-from pytest_isolate.spec import HostRootfs, Rootfs, Spec
+from pytest_isolate.spec import NATIVE, HostRootfs, Rootfs, Spec, Start
 from pytest_isolate.values import Keep, Missing, Pull
 
 if TYPE_CHECKING:
@@ -86,12 +86,12 @@ class IsolateSession:
         gc.freeze()
 
     def plan_for(self, spec: Spec) -> Plan:
-        """Made once per Spec and working directory."""
+        """Made once per Spec and working directory. SpecError for what no option of a user comes to."""
+        if spec.runtime != NATIVE and spec.start is not Start.SPAWN:
+            raise SpecError(f"runtime={spec.runtime!r} needs start=Start.SPAWN", origin="Spec")
         key = (spec, os.getcwd())
         if key not in self._plans:
-            workspace = workspace_of(self.config)
-            if not isinstance(spec.rootfs, HostRootfs):
-                workspace = replace(workspace, loader=find_loader(sys.executable))
+            workspace = workspace_of(self.config, spec)
             self._plans[key] = make_plan(spec, self.host, workspace, self.image_for(spec))
         return self._plans[key]
 
@@ -167,8 +167,9 @@ class IsolateSession:
 
     def unsupported(self, plan: Plan) -> list[UnsupportedError]:
         """Everything that this machine lacks for a plan, found out by trying."""
-        missing = [*self.launcher.missing_limits(plan).values()]
-        failure = self.launcher.trial(plan) if plan.steps else None
+        runtime = self.launcher.missing_runtime(plan)
+        missing = [*filter(None, (runtime, *self.launcher.missing_limits(plan).values()))]
+        failure = self.launcher.trial(plan) if plan.steps and runtime is None else None
         if failure is not None:
             missing.append(explain_failure(failure.step, failure.errno, self.host))
         return missing
@@ -184,6 +185,9 @@ class IsolateSession:
         if not self.unsupported(plan):
             return plan
         names = tuple(str(error) for error in self.unsupported(plan))
+        if self.launcher.missing_runtime(plan) is not None:
+            native = self._without_missing(self.plan_for(replace(plan.spec, runtime=NATIVE)))
+            return replace(native, missing=tuple(dict.fromkeys((*names, *native.missing))))
         kept = replace(plan.limits, **dict.fromkeys(limits), **_swap_too(limits))
         degraded = replace(plan, spec=replace(plan.spec, limits=kept), missing=names)
         if self.launcher.trial(plan) is None:
@@ -212,8 +216,8 @@ def _swap_too(limits: dict[str, UnsupportedError]) -> dict[str, None]:
     return {"swap_bytes": None} if "memory_bytes" in limits else {}
 
 
-def workspace_of(config: pytest.Config) -> Workspace:
-    """The host paths that this run of pytest lives in."""
+def workspace_of(config: pytest.Config, spec: Spec) -> Workspace:
+    """The host paths that this run of pytest lives in, as a test of this Spec needs them."""
     basetemp = pytest_private.ensure_basetemp(config)
     project = {str(config.rootpath), str(config.invocation_params.dir)}
     for argument in config.args:
@@ -226,6 +230,7 @@ def workspace_of(config: pytest.Config) -> Workspace:
         interpreter=_interpreter(),
         writable=(str(basetemp),) if basetemp is not None else (),
         commands=os.path.dirname(os.path.abspath(sys.executable)),
+        loader=None if isinstance(spec.rootfs, HostRootfs) else find_loader(sys.executable),
     )
 
 

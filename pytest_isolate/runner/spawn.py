@@ -72,6 +72,29 @@ class Job:
     capture_fds: list[int]  #: where the session's capture keeps both
     log_file_fd: int | None
 
+    @property
+    def descriptors(self) -> list[int]:
+        """All that the fresh interpreter gets, but for the job's own."""
+        numbers = (
+            self.channel_fd,
+            self.faulthandler_fd,
+            self.log_file_fd,
+            *self.capture_fds,
+            *self.output_fds,
+        )
+        return [fd for fd in numbers if fd is not None]
+
+    def renumbered(self, moved: Mapping[int, int]) -> Job:
+        """With other numbers for the same descriptors."""
+        return dataclasses.replace(
+            self,
+            channel_fd=moved[self.channel_fd],
+            faulthandler_fd=moved[self.faulthandler_fd],
+            output_fds=[moved[fd] for fd in self.output_fds],
+            capture_fds=[moved[fd] for fd in self.capture_fds],
+            log_file_fd=moved[self.log_file_fd] if self.log_file_fd is not None else None,
+        )
+
     def to_json(self) -> bytes:
         return json.dumps(dataclasses.asdict(self)).encode("utf-8", "surrogatepass")
 
@@ -106,22 +129,34 @@ def run(
     assignment.adopt(stdin=False)
     isolation = assignment.isolation(child.channel)
     job = _job(assignment, items, child, isolation, session_environ)
-    job_fd = os.memfd_create("job", 0)
-    with open(job_fd, "wb", closefd=False) as file:
-        file.write(job.to_json())
-    kept = (job.channel_fd, job.faulthandler_fd, job.log_file_fd, *job.capture_fds, *job.output_fds)
-    for fd in kept:
-        if fd is not None:
-            os.set_inheritable(fd, True)
-    # What pytest says about itself is of interest only if it does not come to the test.
-    os.dup2(child.faulthandler_fd, 1)
-    os.dup2(child.faulthandler_fd, 2)
     stdin_fd = pytest_private.uncaptured_fd(config, 0)
-    if stdin_fd is not None:
-        os.dup2(stdin_fd, 0)
+    job_fd = os.memfd_create("job", 0)
     os.chdir(config.invocation_params.dir)
     command = [*loader, sys.executable, *_interpreter_flags(), "-m", "pytest", *_arguments(config)]
-    os.execve(command[0], command, _environ(job, job_fd, isolation, session_environ))
+    environ = _environ(job, isolation, session_environ)
+    # What pytest says about itself is of interest only if it does not come to the test.
+    out_fd = child.faulthandler_fd
+    if child.handover is None:
+        _write(job, job_fd)
+        for fd in job.descriptors:
+            os.set_inheritable(fd, True)
+        if stdin_fd is not None:
+            os.dup2(stdin_fd, 0)
+        os.dup2(out_fd, 1)
+        os.dup2(out_fd, 2)
+        os.execve(command[0], command, environ | {JOB_VARIABLE: str(job_fd)})
+    os.dup2(out_fd, 2)  # the runtime's own words
+    stdin_fd = 0 if stdin_fd is None else stdin_fd
+    fds = [*job.descriptors, job_fd]
+    numbers = child.handover.numbers(fds)
+    _write(job.renumbered(numbers), job_fd)
+    environ[JOB_VARIABLE] = str(numbers[job_fd])
+    child.handover.become(command, environ, fds, (stdin_fd, out_fd))
+
+
+def _write(job: Job, fd: int) -> None:
+    with open(fd, "wb", closefd=False) as file:
+        file.write(job.to_json())
 
 
 def _job(
@@ -142,7 +177,7 @@ def _job(
         earlier_attempts=assignment.earlier_attempts,
         failed_tests=item.session.testsfailed,
         path=str(_file_of(item)),
-        cwd=os.getcwd(),
+        cwd=os.getcwd() if child.handover is None else child.handover.plan.cwd,
         script_directory=_script_directory(config, worker_input or {}),
         options=_plain(vars(config.option)),
         environ={name: os.environ.get(name) for name in _held_back({*os.environ, *session_environ})},
@@ -228,12 +263,9 @@ def _held_back(names: Iterable[str]) -> Iterator[str]:
     return (name for name in names if name.startswith((PYTEST_VARIABLES, *COVERAGE_VARIABLES)))
 
 
-def _environ(
-    job: Job, job_fd: int, isolation: Isolation, session_environ: Mapping[str, str]
-) -> dict[str, str]:
+def _environ(job: Job, isolation: Isolation, session_environ: Mapping[str, str]) -> dict[str, str]:
     environ = {name: value for name, value in os.environ.items() if name not in job.environ}
     environ.update(session_environ)
     if not any(name == "PYTHONHASHSEED" for name, _ in isolation.spec.env.changes):
         environ["PYTHONHASHSEED"] = "0"
-    environ[JOB_VARIABLE] = str(job_fd)
     return environ

@@ -17,6 +17,7 @@ from pytest_isolate.kernel.cgroups.base import CgroupEntry
 from pytest_isolate.kernel.process import fork
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.enter import EntryReport, NamespaceFds, enter, settle_in
+from pytest_isolate.sandbox.oci.handover import Handover
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Body, Child
 from pytest_isolate.sandbox.trace import Trace
@@ -43,10 +44,20 @@ class Maker(Protocol):
 
 
 class Forked:
-    """``forget``: in the child, drops what is pytest's alone."""
+    """``forget``: in the child, drops what is pytest's alone; ``hull``: entered in place of the plan's."""
 
-    def __init__(self, plan: Plan, *, forget: Callable[[], None], body: Body) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        forget: Callable[[], None],
+        body: Body,
+        hull: Plan | None = None,
+        handover: Handover | None = None,
+    ) -> None:
         self._plan = plan
+        self._hull = hull
+        self._handover = handover
         self._forget = forget
         self._body = body
 
@@ -55,6 +66,8 @@ class Forked:
         pid = fork()
         if pid == 0:
             self._run(birth, report)
+        if self._handover is not None:
+            self._handover.status.close()
         born(pid)
         return report
 
@@ -62,11 +75,11 @@ class Forked:
         born_s = time.monotonic()
         try:
             self._forget()
-            enter(self._plan, birth.namespaces, birth.entry, report)
+            enter(self._hull or self._plan, birth.namespaces, birth.entry, report)
             settle_in(self._plan)
             channel = ChildEnd(birth.channel)
             channel.claim()
-            self._body(Child(channel, birth.trace.fd, born_s))
+            self._body(Child(channel, birth.trace.fd, born_s, self._handover))
         except BaseException:
             birth.trace.write(traceback.format_exc())
         finally:

@@ -23,6 +23,8 @@ __all__ = [
     "enter",
     "entry_files",
     "entry_request",
+    "rlimits",
+    "set_environment",
     "settle_in",
 ]
 
@@ -130,18 +132,27 @@ def enter(plan: Plan, namespaces: NamespaceFds, entry: CgroupEntry | None, repor
 
 def settle_in(plan: Plan) -> None:
     """What a process sets for itself: limits, directory, environment. The umask stays the caller's."""
-    set_rlimits(plan.limits)
-    os.chdir(plan.cwd)
+    if not plan.contained:  # else the runtime does, for the test alone
+        set_rlimits(plan.limits)
+        os.chdir(plan.cwd)
     set_environment(plan.spec.env, plan.environ)
 
 
-def set_rlimits(limits: Limits) -> None:
+def rlimits(limits: Limits) -> dict[str, tuple[int, int]]:
+    """Soft and hard, by name (getrlimit(2))."""
+    found = {}
     if limits.files is not None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limits.files, limits.files))
+        found["RLIMIT_NOFILE"] = (limits.files, limits.files)
     if limits.cpu_time_s is not None:
         # Of each process; the parent watches the sum. One second later, so that the parent's word is first.
         whole = math.ceil(limits.cpu_time_s) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
+        found["RLIMIT_CPU"] = (whole, whole + 1)
+    return found
+
+
+def set_rlimits(limits: Limits) -> None:
+    for name, values in rlimits(limits).items():
+        resource.setrlimit(getattr(resource, name), values)
 
 
 def set_environment(env: Environment, of_root: Environ = ()) -> None:

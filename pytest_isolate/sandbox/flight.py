@@ -17,7 +17,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from pytest_isolate.errors import ChannelError
+from pytest_isolate.errors import ChannelError, SetupError
 from pytest_isolate.kernel import accounting
 from pytest_isolate.kernel.cgroups.base import Cgroup
 from pytest_isolate.kernel.namespaces import Namespace
@@ -35,7 +35,7 @@ from pytest_isolate.outcome import (
 )
 from pytest_isolate.sandbox.birth import Birth, Maker
 from pytest_isolate.sandbox.channel import ParentEnd, open_channel
-from pytest_isolate.sandbox.enter import EntryReport, NamespaceFds
+from pytest_isolate.sandbox.enter import NamespaceFds
 from pytest_isolate.sandbox.loop import Loop, Timer
 from pytest_isolate.sandbox.messages import (
     Begin,
@@ -51,6 +51,8 @@ from pytest_isolate.sandbox.messages import (
 )
 from pytest_isolate.sandbox.meter import Meter
 from pytest_isolate.sandbox.moments import Moments
+from pytest_isolate.sandbox.oci.container import Container
+from pytest_isolate.sandbox.passage import Passage
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Listener, Result
 from pytest_isolate.sandbox.trace import Trace
@@ -85,21 +87,21 @@ class Flight:
         maker: Maker,
         listener: Listener,
         held: bool = False,
+        container: Container | None = None,
     ) -> None:
         self.plan = plan
+        self.container = container
         self.name = name
         self.cgroup = cgroup
         self._loop = loop
         self._kill_sandbox = kill_sandbox
         self._maker = maker
         self._listener = listener
-        self._report: EntryReport  # there when a process was asked for
         self._namespaces = NamespaceFds({})
         self._written: Written | None = None
         self._channel: ParentEnd | None = None
         self._trace = Trace()
-        self._pid = 0
-        self._pidfd = -1
+        self._process = Passage(loop, container, self._exited, self._contained)
         self._oom_fd: int | None = None  # owned by the cgroup
         self._timers: list[Timer] = []
         self._watchdog = Watchdog(plan.limits, cgroup, loop, self._exceeded)
@@ -108,8 +110,6 @@ class Flight:
         self._held = held
         self._is_ordered = False  # a process that is not there yet
         self._ended = False
-        self._status: int | None = None
-        self._rusage: accounting.Rusage | None = None
         self._done = False
         self._settling = False
         self._leaked: int | None = None
@@ -119,13 +119,11 @@ class Flight:
 
     # ---- the sandbox is there -------------------------------------------------------------------
 
-    def built(self, fds: tuple[int, ...]) -> None:
-        """The supervisor has made the sandbox: fork the test into it."""
-        scratch_fd, *rest = fds
+    def built(self, scratch_fd: int, namespaces: NamespaceFds) -> None:
+        """The supervisor has made the sandbox, of which these are descriptors: fork the test into it."""
         plan = self.plan
         self._written = self._meter.written = Written.begin(scratch_fd, plan.layers, plan.placeholders)
-        handed = [n for n in Namespace if n in plan.namespaces and n is not Namespace.CGROUP]
-        self._namespaces = NamespaceFds(dict(zip(handed, rest, strict=True)))
+        self._namespaces = namespaces
         try:
             self.fork()
         except OSError as error:
@@ -146,7 +144,7 @@ class Flight:
 
     def gone(self) -> None:
         """The sandbox is: a test that was to enter it never will."""
-        if not self._done and not self._pid and not self._is_ordered:
+        if not self._done and not self._process.pid and not self._is_ordered:
             self._finish(self._verdict or NEVER_BEGUN)
 
     def fork(self) -> None:
@@ -161,29 +159,40 @@ class Flight:
         self._is_ordered = True
         with theirs:
             birth = Birth(theirs, self._trace, self._namespaces, entry)
-            self._report = self._maker.make(birth, self._born)
+            self._process.report = self._maker.make(birth, self._born)
         self._loop.watch(self._channel, self._read_channel)
+        if self.container is not None:
+            self._process.watch_container()
+        else:
+            self._watch_limits()
+        if not self._held:
+            self._tell(Begin())
+
+    def _watch_limits(self) -> None:
         if self.cgroup is not None and (fd := self.cgroup.oom_event_fd()) is not None:
             self._oom_fd = fd
             self._loop.watch(fd, lambda: self._out_of_memory(fd))
         self._watchdog.start()
-        if not self._held:
-            self._tell(Begin())
+
+    def _contained(self) -> None:
+        """The test waits in its container, and has a cgroup only now."""
+        assert self.container is not None
+        try:
+            self.container.go(self._process.pid)
+            self._watch_limits()
+        except (SetupError, OSError) as error:
+            self._verdict = SetupFailed("enter the container's cgroup", error.errno or 0, str(error))
+            self._settle()
 
     def _born(self, answer: int) -> None:
         """The pid, or minus errno."""
         self._is_ordered = False
         if answer > 0:
-            self._watch_process(answer)
+            self._process.watch(answer)
         elif self._settling:
             self._finish(self._verdict or NEVER_BEGUN)
         else:
             self.not_built("fork the test", -answer)
-
-    def _watch_process(self, pid: int) -> None:
-        self._pid = pid
-        self._pidfd = os.pidfd_open(pid)
-        self._loop.watch(self._pidfd, self._exited)
 
     def _later(self, delay_s: float, callback: Callable[[], None]) -> None:
         self._timers.append(self._loop.call_later(delay_s, callback))
@@ -268,7 +277,7 @@ class Flight:
 
     def _lives_on(self) -> None:
         if not self._over:
-            what = accounting.describe_process(self._pid)
+            what = accounting.describe_process(self._process.pid)
             self._verdict = ChannelBroken(f"the test closed its report channel and went on{what}")
             self._settle()
 
@@ -282,7 +291,7 @@ class Flight:
     def _ask_for_stacks(self) -> None:
         """Have the child write its stacks, even when it blocks every signal, and then die."""
         if self.moments.entered is not None:
-            deliver(self._pid, STACKS_SIGNAL)
+            deliver(self._process.pid, STACKS_SIGNAL)
         self._later(STACKS_WAIT_S, self._settle)
 
     def _out_of_memory(self, fd: int) -> None:
@@ -292,8 +301,7 @@ class Flight:
 
     def pass_on(self, number: signal.Signals) -> None:
         """A signal that reached pytest alone."""
-        if self._pidfd >= 0:
-            signal.pidfd_send_signal(self._pidfd, number)
+        self._process.signal(number)
 
     def interrupt(self) -> None:
         """End it from outside: Ctrl-C, or the end of the session."""
@@ -310,8 +318,8 @@ class Flight:
         self._finished = self._finished or time.monotonic()
         self._leaked = self._others() if others is None else others
         self._kill()
-        if self._pid and self._pidfd < 0:  # it has exited already
-            self._finish(self._verdict or self._from_status(self._status))
+        if self._process.is_over:
+            self._finish(self._verdict or self._from_status(self._process.status))
 
     def _settle_when_alone(self, deadline: float) -> None:
         """What ends by itself in a moment, as multiprocessing's resource tracker, was not left behind."""
@@ -325,15 +333,15 @@ class Flight:
         """Processes of the test beside its own, as far as a cgroup tells."""
         if self.cgroup is None:
             return None
-        own = {self._pid, 0}  # 0: a process of another pid namespace, none of ours
+        own = {self._process.pid, 0}  # 0: a process of another pid namespace, none of ours
         return len(set(self.cgroup.processes()) - own)
 
     def _kill(self) -> None:
         self._kill_sandbox()
         if self.cgroup is not None and not self._sandboxed:
             self.cgroup.kill()
-        if self._pid and not self._sandboxed:
-            kill(self._pid)
+        if self._process.pid and not self._sandboxed:
+            kill(self._process.pid)
 
     @property
     def _over(self) -> bool:
@@ -345,17 +353,10 @@ class Flight:
         return Namespace.PID in self.plan.namespaces
 
     def _exited(self) -> None:
-        self._loop.unwatch(self._pidfd)
-        os.close(self._pidfd)
-        self._pidfd = -1
-        self._status, self._rusage = accounting.reap(self._pid)
-        if self._report.pid and self._report.pid != self._pid:
-            self._watch_process(self._report.pid)  # the fork has handed over to the process in the sandbox
-            return
-        if (failure := self._report.failure) is not None:
+        if (failure := self._process.report.failure) is not None:
             self._verdict = SetupFailed(*failure, os.strerror(failure[1]))
         if self._settling:
-            self._finish(self._verdict or self._from_status(self._status))
+            self._finish(self._verdict or self._from_status(self._process.status))
         elif not self._ended:
             self._read_channel()
             if not self._ended:
@@ -373,7 +374,7 @@ class Flight:
         self._done = True
         for timer in self._timers:
             timer.cancel()
-        usage = self._meter.end(self._finished, self._rusage, self._leaked)
+        usage = self._meter.end(self._finished, self._process.rusage, self._leaked)
         limits = dict(self.cgroup.read_limits()) if self.cgroup is not None else {}
         if usage.oom_kills:
             outcome = OutOfMemory(self.plan.limits.memory_bytes, usage.memory_peak_bytes, usage.oom_kills)
@@ -391,6 +392,8 @@ class Flight:
             if source is not None:
                 self._loop.unwatch(source)
         self.close_descriptors()
+        if self.container is not None:
+            self.container.remove()
 
     def drop_ours(self) -> None:
         """In its own child: pytest's side of it."""
@@ -409,8 +412,7 @@ class Flight:
             os.close(self._written.scratch_fd)
             self._written = None
         self._trace.close()
-        for fd in (self._pidfd, *self._namespaces.fds.values()):
-            if fd >= 0:
-                os.close(fd)
-        self._pidfd = -1
+        self._process.close()
+        for fd in self._namespaces.fds.values():
+            os.close(fd)
         self._namespaces = NamespaceFds({})

@@ -22,16 +22,20 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from functools import partial
 
 from pytest_isolate.errors import IsolateError, SetupError, SupervisorError, UnsupportedError
-from pytest_isolate.kernel.cgroups.base import Cgroups
+from pytest_isolate.kernel.cgroups.base import Cgroup, Cgroups
 from pytest_isolate.kernel.cgroups.detect import open_cgroups
+from pytest_isolate.kernel.cgroups.lent import LentCgroup
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import Namespace, clone_flags
 from pytest_isolate.kernel.supervisor import Failed, Gone, Ready, Supervisor
 from pytest_isolate.sandbox.birth import Forked
+from pytest_isolate.sandbox.enter import NamespaceFds
 from pytest_isolate.sandbox.flight import Flight
 from pytest_isolate.sandbox.loop import Loop
+from pytest_isolate.sandbox.oci.containers import Containers
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.pool import Berth, Pool
 from pytest_isolate.sandbox.roles import Body, Listener
@@ -61,6 +65,7 @@ class Launcher:
         self._template: Template | None = None
         self._count = 0
         self._trials: dict[int, SetupError | None] = {}
+        self._containers = Containers(host)
         try:
             self._cgroups = open_cgroups(run_id=self.run_id)
         except UnsupportedError as error:
@@ -85,6 +90,9 @@ class Launcher:
             if is_asked and (error := self._missing_controller(controller)) is not None:
                 missing[field] = UnsupportedError(f"the {controller} limit", error.reason, error.cure)
         return missing
+
+    def missing_runtime(self, plan: Plan) -> UnsupportedError | None:
+        return self._containers.missing(plan)
 
     def _missing_controller(self, controller: str) -> UnsupportedError | None:
         if self._cgroups is None:
@@ -132,25 +140,35 @@ class Launcher:
 
         Raises :class:`UnsupportedError` if a limit cannot be enforced.
         """
-        for error in self.missing_limits(plan).values():
-            raise error
+        for error in (self.missing_runtime(plan), *self.missing_limits(plan).values()):
+            if error is not None:
+                raise error
         self.loop.run_once(wait=False)  # a berth, or the supervisor itself, may have been killed
         berth = self._pool.take(plan) or self._make_berth(plan)
-        forked = Forked(plan, forget=lambda: self._forget_in_child(flight), body=body)
+        kill_sandbox = partial(self._destroy, berth.sandbox_id)
+        container, handover = self._containers.make(plan, berth.cgroup, self.loop, kill_sandbox)
+        forked = Forked(
+            plan,
+            forget=lambda: self._forget_in_child(flight),
+            body=body,
+            hull=self._hull(plan),
+            handover=handover,
+        )
         flight = Flight(
             plan,
             name=berth.name,
             loop=self.loop,
             cgroup=berth.cgroup,
-            kill_sandbox=lambda: self._destroy(berth.sandbox_id),
+            kill_sandbox=container.kill if container is not None else kill_sandbox,
             maker=forked if template is None else template.maker(item, berth.cgroup, forked),
             listener=listener,
             held=held,
+            container=container,
         )
         if berth.sandbox_id is not None:
             self._flights[berth.sandbox_id] = flight
         if (fds := berth.fds) is not None:
-            self.loop.call_later(0, lambda: flight.built(fds))
+            self.loop.call_later(0, lambda: self._built(flight, fds))
         elif berth.sandbox_id is None:
             self.loop.call_later(0, flight.fork)
         return flight
@@ -176,7 +194,7 @@ class Launcher:
     def _make_berth(self, plan: Plan) -> Berth:
         self._count += 1
         name = f"t{self._count}"
-        cgroup = self._cgroups.create(name, plan.limits) if self._cgroups is not None else None
+        cgroup = self._make_cgroup(name, plan) if self._cgroups is not None else None
         try:
             return Berth(name, plan, cgroup, self._create(plan) if plan.steps else None)
         except BaseException:
@@ -184,17 +202,30 @@ class Launcher:
                 cgroup.remove()
             raise
 
+    def _make_cgroup(self, name: str, plan: Plan) -> Cgroup:
+        assert self._cgroups is not None
+        if not plan.contained:
+            return self._cgroups.create(name, plan.limits)
+        return LentCgroup(self._cgroups, name, plan.limits)
+
+    def _hull(self, plan: Plan) -> Plan:
+        """What the supervisor builds: the plan's sandbox, or what its runtime runs in."""
+        if not plan.contained:
+            return plan
+        supervisor = self._get_supervisor()
+        return self._containers.hull(plan, self._cgroups, supervisor)
+
     def _create(self, plan: Plan) -> int:
         try:
-            return self._get_supervisor().create(clone_flags(_cloned(plan)), self._program(plan))
+            return self._get_supervisor().create(clone_flags(_cloned(self._hull(plan))), self._program(plan))
         except SupervisorError:
             self._lose_supervisor()  # somebody killed it: nobody but its own sandboxes is hurt
-            return self._get_supervisor().create(clone_flags(_cloned(plan)), self._program(plan))
+            return self._get_supervisor().create(clone_flags(_cloned(self._hull(plan))), self._program(plan))
 
     def _program(self, plan: Plan) -> Program:
         if id(plan) not in self._programs:
             program = Program()
-            for step in plan.steps:
+            for step in self._hull(plan).steps:
                 apply(step, program)
             self._programs[id(plan)] = (plan, program)
         return self._programs[id(plan)][1]
@@ -214,6 +245,8 @@ class Launcher:
             self.loop.watch(self._supervisor, self._receive)
             for path in self._cgroups.session_paths if self._cgroups is not None else ():
                 self._supervisor.remember_cgroup(path)
+            if self._containers.stage is not None:
+                self._supervisor.remember_tree(self._containers.stage)
         return self._supervisor
 
     def _receive(self) -> None:
@@ -244,7 +277,7 @@ class Launcher:
         flight = self._flights[reply.sandbox_id]
         match reply:
             case Ready(fds=fds):
-                flight.built(fds)
+                self._built(flight, fds)
             case Failed(op_index=op_index, errno=errno, born=born):
                 flight.not_built(_step_of(self._program(flight.plan), op_index), errno)
                 if not born:
@@ -252,6 +285,12 @@ class Launcher:
             case Gone():
                 flight.gone()
                 self._forget(reply.sandbox_id)
+
+    def _built(self, flight: Flight, fds: tuple[int, ...]) -> None:
+        scratch_fd, *rest = fds
+        own = self._hull(flight.plan).namespaces
+        handed = [n for n in Namespace if n in own and n is not Namespace.CGROUP]
+        flight.built(scratch_fd, NamespaceFds(dict(zip(handed, rest, strict=True))))
 
     def _dispatch_to_berth(self, reply: Ready | Failed | Gone) -> None:
         match reply:
@@ -276,6 +315,8 @@ class Launcher:
         for fd in self._cgroups.lock_fds if self._cgroups is not None else ():
             os.close(fd)
         for flight in self._flights.values():
+            if flight.container is not None:
+                flight.container.close_descriptors()
             if flight is own:
                 flight.drop_ours()
             else:

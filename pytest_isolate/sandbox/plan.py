@@ -7,19 +7,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_isolate.kernel import namespaces
+from pytest_isolate.errors import UnsupportedError
+from pytest_isolate.kernel import namespaces, overlay
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.mounts import MountPoint
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.overlay import LOWER_TYPES
 from pytest_isolate.kernel.process import ROOT_CAPABILITIES, Capability
+from pytest_isolate.kernel.supervisor import CONTAINER_INIT
 from pytest_isolate.kernel.tree import Tree
 from pytest_isolate.sandbox import steps
 from pytest_isolate.sandbox.guest import Environ, environ_of, user_of
 from pytest_isolate.sandbox.lending import Workspace, is_below, lend, libraries, loader_command
 from pytest_isolate.sandbox.steps import Step
 from pytest_isolate.sandbox.written import Layer
-from pytest_isolate.spec import HostRootfs, ImageRootfs, Limits, Network, PathRootfs, Spec, User
+from pytest_isolate.spec import NATIVE, HostRootfs, ImageRootfs, Limits, Network, PathRootfs, Spec, User
 
 if TYPE_CHECKING:
     from pytest_isolate.sandbox.images.store import Image
@@ -32,6 +34,8 @@ PRIVATE = ("/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/run")
 #: Top-level directories in which users own things somewhere below.
 USER_TREES = frozenset({"/home", "/opt", "/srv", "/var", "/mnt", "/media", "/usr/local"})
 MANY_ENTRIES = 200
+#: Of the options of a mount, what an OCI runtime needs for upper and work directory.
+SPARE = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,7 @@ class Plan:
     user_first: bool  #: without privileges everything happens inside the user namespace
     steps: tuple[Step, ...]
     capabilities: frozenset[Capability] | None  #: kept by the test; None: all that it has
+    user: tuple[int, int]  #: (uid, gid) that the test sees of itself
     tree: Tree  #: what becomes the root, before anything is mounted in it
     loader: tuple[str, ...] = ()  #: what starts a fresh interpreter, where the kernel cannot by itself
     environ: Environ = ()  #: what another root makes of the caller's environment
@@ -53,6 +58,11 @@ class Plan:
     @property
     def limits(self) -> Limits:
         return self.spec.limits
+
+    @property
+    def contained(self) -> bool:
+        """Whether an OCI runtime takes the steps; each of them is a part of its config.json."""
+        return self.spec.runtime != NATIVE and bool(self.steps)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -77,7 +87,8 @@ def make_plan(spec: Spec, host: Host, workspace: Workspace, image: Image | None 
     tree = _tree(spec, image)
     user = _user(spec, host, tree, image)
     cwd = _cwd(spec, workspace, tree, image)
-    planned = tuple(_steps(spec, host, workspace, tree, own, user, cwd, user_first))
+    make = _steps if spec.runtime == NATIVE else _contained_steps
+    planned = tuple(make(spec, host, workspace, tree, own, user, cwd, user_first))
     return Plan(
         spec=spec,
         cwd=cwd,
@@ -85,6 +96,7 @@ def make_plan(spec: Spec, host: Host, workspace: Workspace, image: Image | None 
         user_first=user_first,
         steps=planned,
         capabilities=_capabilities(spec, host, user),
+        user=user or (host.uid, host.gid),
         tree=tree,
         loader=loader_command(workspace),
         environ=_environ(spec, host, workspace, tree, user, image),
@@ -174,6 +186,32 @@ def _steps(
     yield steps.Seal()
 
 
+def _contained_steps(
+    spec: Spec,
+    host: Host,
+    workspace: Workspace,
+    tree: Tree,
+    own: frozenset[Namespace],
+    user: tuple[int, int] | None,
+    cwd: str,
+    user_first: bool,
+) -> Iterator[Step]:
+    """For an OCI runtime, which enters the user namespace first, as root too, and seals by itself."""
+    if Namespace.USER in own:
+        # Without privileges runc wants to be root; the container's init makes the caller of it again.
+        yield steps.EnterUserNamespace(*_id_maps((0, 0) if user_first else user, host, user_first))
+    root = list(_root(spec, host, workspace, tree, user_first))
+    yield from root
+    if cwd != workspace.cwd:
+        yield steps.MakeDirectory(cwd)
+    if spec.readonly:
+        yield from (steps.MakeReadOnly(s.target) for s in root if isinstance(s, steps.MountOverlay))
+    yield steps.ChangeRoot()
+    if Namespace.NET in own:
+        yield steps.LoopbackUp()
+    yield steps.SetHostname(spec.hostname)
+
+
 def _id_maps(user: tuple[int, int] | None, host: Host, user_first: bool) -> tuple[str, str]:
     if user is not None:
         return namespaces.single_map(user[0], host.uid), namespaces.single_map(user[1], host.gid)
@@ -183,18 +221,22 @@ def _id_maps(user: tuple[int, int] | None, host: Host, user_first: bool) -> tupl
 
 
 def _root(spec: Spec, host: Host, workspace: Workspace, tree: Tree, user_first: bool) -> Iterator[Step]:
-    layers = _Layers(host, user_first)
+    contained = spec.runtime != NATIVE
+    layers = _Layers(host, user_first, contained and spec.user is not User.HOST_ROOT)
     lent: list[steps.MountOverlay | steps.MountBind]
     match spec.rootfs:
         case HostRootfs():
-            if user_first:
+            if user_first or contained:
                 yield from layers.tree("/", _writable_trees(host, workspace))
             else:
                 yield from layers.mounted(host.mounts)
             needed = [*workspace.needed, *_home_and_path(host), *_name_service(spec, host)]
             lent = [layers.overlay(path, make_target=True) for path in _hidden(needed)]
         case PathRootfs() | ImageRootfs():
-            yield layers.overlay(*tree.layers, target="/")
+            if contained:  # crun cannot mount on / itself
+                yield from layers.parts(tree)
+            else:
+                yield layers.overlay(*tree.layers, target="/")
             lent = [*lend(tree, host, workspace)]
     places = [tree.resolve(place) for place in PRIVATE]
     yield from (steps.MakeDirectory(place) for place in places)
@@ -203,6 +245,7 @@ def _root(spec: Spec, host: Host, workspace: Workspace, tree: Tree, user_first: 
         [
             *lent,
             *(steps.MountBind(path, path, False, make_target=True) for path in workspace.writable),
+            *(_container_init(places[-1]) if contained else ()),
             *_binds(spec, host, tree),
         ],
         key=lambda step: step.target.count("/"),
@@ -213,7 +256,9 @@ def _system(spec: Spec, host: Host, user_first: bool, places: list[str]) -> Iter
     """What every root gets, in the order of :data:`PRIVATE`."""
     proc, sys, dev, tmp, var_tmp, run = places
     yield steps.MountProc(proc)
-    yield steps.MountSys(sys, fresh=not user_first)
+    # In a user namespace, as a runtime is, a fresh one takes a network of one's own (sysfs(5)).
+    hosts = spec.runtime != NATIVE and spec.network is Network.HOST
+    yield steps.MountSys(sys, fresh=not user_first and not hosts)
     yield steps.MountDev(dev, host.devices)
     yield steps.MountScratch(f"{dev}/shm", 0o1777)
     yield steps.MountScratch(tmp, 0o1777)
@@ -224,12 +269,21 @@ def _system(spec: Spec, host: Host, user_first: bool, places: list[str]) -> Iter
         yield steps.OpenLowPorts()
 
 
-class _Layers:
-    """Makes overlay steps, each with a layer of its own."""
+def _container_init(run: str) -> Iterator[steps.MountBind]:
+    target = f"{run}/pytest-isolate/init"
+    yield steps.MountBind(str(CONTAINER_INIT), target, readonly=True, is_file=True, make_target=True)
 
-    def __init__(self, host: Host, user_first: bool) -> None:
+
+class _Layers:
+    """Makes overlay steps, each with a layer of its own.
+
+    ``inside``: they are mounted in the user namespace, though the caller has privileges.
+    """
+
+    def __init__(self, host: Host, user_first: bool, inside: bool) -> None:
         self._host = host
         self._user_first = user_first
+        self._inside = inside
         self._count = 0
 
     def overlay(
@@ -244,7 +298,7 @@ class _Layers:
             source,
             target or source,
             layer=str(self._count),
-            user_xattrs=self._user_first,
+            user_xattrs=self._user_first or self._inside,
             mode=mode,
             owner=None if self._user_first else owner,
             make_target=make_target,
@@ -266,6 +320,25 @@ class _Layers:
             else:
                 yield self.overlay(path)
 
+    def parts(self, tree: Tree) -> Iterator[Step]:
+        """Of a root that is not the host's: each entry of the top directory for itself."""
+        for path in tree.names():
+            found = tree.layers_of(path)
+            if path in PRIVATE:
+                continue
+            if os.path.islink(found[0]):
+                yield steps.MakeSymlink(path, os.readlink(found[0]))
+            elif os.path.isdir(found[0]):
+                if len(":".join(map(overlay.escape, found))) > overlay.MOST_OPTIONS - SPARE:
+                    raise UnsupportedError(
+                        "an OCI runtime for this image",
+                        f"the paths of its {len(found)} layers are too long for mount(2)",
+                        "make one layer of them: pytest-isolate image export IMAGE FILE --format rootfs",
+                    )
+                yield self.overlay(*found, target=path, make_target=True)
+            else:
+                yield steps.MountBind(found[0], path, readonly=True, is_file=True, make_target=True)
+
     def tree(self, directory: str, writable: frozenset[str]) -> Iterator[Step]:
         """Without privileges an overlay on a tree with mounts below fails (they are locked together,
         mount_namespaces(7)): so go down to trees without, and overlay what the user may write to."""
@@ -278,7 +351,8 @@ class _Layers:
             elif not entry.is_directory:
                 yield steps.MountBind(path, path, readonly=True, is_file=True, make_target=True)
             elif not any(is_below(tree, [path]) for tree in writable):
-                yield steps.MountBind(path, path, readonly=True, recursive=True, make_target=True)
+                whole = not self._inside or self._host.is_readable(path)
+                yield steps.MountBind(path, path, readonly=True, recursive=whole, make_target=True)
             elif not self._has_mounts(path):
                 yield self.overlay(path, make_target=True)
             elif len(inner := self._host.entries(path)) <= MANY_ENTRIES:

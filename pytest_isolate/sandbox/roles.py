@@ -9,6 +9,7 @@ from typing import NoReturn, Protocol
 from pytest_isolate.outcome import Outcome
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.messages import Message
+from pytest_isolate.sandbox.oci.handover import Handover
 from pytest_isolate.sandbox.written import Written
 from pytest_isolate.usage import Usage
 
@@ -31,6 +32,7 @@ class Child:
     channel: ChildEnd
     faulthandler_fd: int
     born_s: float  #: when it was forked, by CLOCK_MONOTONIC
+    handover: Handover | None = None  #: it is to become a container
 
 
 Body = Callable[[Child], NoReturn]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pytest_isolate import units
 from pytest_isolate.kernel import mounts, namespaces, network, overlay, process
 from pytest_isolate.kernel.namespaces import Namespace
+from pytest_isolate.sandbox.oci import stage
+from pytest_isolate.sandbox.oci.stage import LendCgroups, Stage
 from pytest_isolate.sandbox.written import Layer
 from pytest_isolate.syscalls.program import Program
 
@@ -183,6 +185,8 @@ Step = (
     | EnterUserNamespace
     | HandOut
     | Seal
+    | Stage
+    | LendCgroups
 )
 
 #: Files of /proc that belong to the host, not to a namespace (as OCI runtimes keep them read-only).
@@ -244,6 +248,8 @@ def apply(step: Step, program: Program) -> None:
                 namespaces.export_namespace(program, namespace)
         case Seal():
             process.seal(program)
+        case Stage() | LendCgroups():
+            stage.apply(step, program)
 
 
 def describe(step: Step) -> str:
@@ -286,6 +292,8 @@ def describe(step: Step) -> str:
             return f"hand out the namespaces {', '.join(n.value for n in wanted)}"
         case Seal():
             return "drop the init's capabilities, set no_new_privs, die with the supervisor"
+        case Stage() | LendCgroups():
+            return stage.describe(step)
 
 
 def layer_of(step: Step) -> Layer | None:

@@ -82,6 +82,8 @@ CONSTANTS = [
     "ENTER_MAX_TASKS",
     "ENTRY_FAILED",
     "TEMPLATE_MAX_TEXT",
+    "CONTAINER_UP",
+    "CONTAINER_DOWN",
 ]
 
 CDEF = (
@@ -91,6 +93,7 @@ CDEF = (
     struct request { ...; };
     struct reply { ...; };
     struct op { ...; };
+    struct container_status { ...; };
 
     struct enter_plan {
         int user_fd, pid_fd, mnt_fd, net_fd, ipc_fd, uts_fd;

@@ -1,8 +1,9 @@
-"""The package's own build: three C programs with the machine's compiler, as a hook of hatchling.
+"""The package's own build: C programs with the machine's compiler, as a hook of hatchling.
 
 ``_native.abi3.so`` is a cffi extension for the limited API of CPython 3.10, so that one file serves
-every later CPython; ``isolate-supervisor`` is a plain program, ``isolate-interpreter`` one without a C
-library. setuptools is not asked: it would name the extension after one version of CPython.
+every later CPython; ``isolate-supervisor`` is a plain program; ``isolate-init`` and ``isolate-interpreter``
+need no libraries, as they run in other roots. setuptools is not asked: it would name the extension after
+one version of CPython.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ HERE = Path(__file__).resolve().parent
 NATIVE = HERE / "native"
 EXTENSION = HERE / "_native.abi3.so"
 SUPERVISOR = HERE / "isolate-supervisor"
+INIT = HERE / "isolate-init"
 INTERPRETER = HERE / "isolate-interpreter"
 LIMITED_API = 0x030A0000
 CURE = "install a C compiler and Python's headers: apt-get install gcc libc6-dev python3-dev"
@@ -89,9 +91,10 @@ def build_extension() -> None:
         )
 
 
-def build_supervisor() -> None:
-    flags = ["-O2", "-g", "-Wall", "-Wextra"]
-    run([*compiler(), *flags, f"-I{NATIVE}", str(NATIVE / "supervisor.c"), "-o", str(SUPERVISOR)])
+def build_programs() -> None:
+    flags = ["-O2", "-g", "-Wall", "-Wextra", f"-I{NATIVE}"]
+    run([*compiler(), *flags, str(NATIVE / "supervisor.c"), "-o", str(SUPERVISOR)])
+    run([*compiler(), *flags, "-static", "-s", str(NATIVE / "init.c"), "-o", str(INIT)])
 
 
 def build_interpreter() -> None:
@@ -102,7 +105,7 @@ def build_interpreter() -> None:
 
 
 class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Builds all, and tags the wheel ``cp310-abi3-<platform>``."""
+    """Builds them, and tags the wheel ``cp310-abi3-<platform>``."""
 
     PLUGIN_NAME = "custom"
 
@@ -112,12 +115,12 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         if sys.platform != "linux":
             raise BuildError("cannot build pytest-isolate-ns: it needs Linux, whose namespaces it is made of")
         build_extension()
-        build_supervisor()
+        build_programs()
         build_interpreter()
         build_data["pure_python"] = False
         build_data["tag"] = f"cp310-abi3-linux_{platform.machine()}"
         build_data["artifacts"] += [
-            f"/{path.relative_to(self.root)}" for path in (EXTENSION, SUPERVISOR, INTERPRETER)
+            f"/{path.relative_to(self.root)}" for path in (EXTENSION, SUPERVISOR, INIT, INTERPRETER)
         ]
 
 

@@ -16,6 +16,7 @@ from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.trials import trials
 from pytest_isolate.sandbox import enter, steps
+from pytest_isolate.sandbox.oci import stage
 from pytest_isolate.syscalls.program import Program
 
 CREATE = "create the namespaces"
@@ -208,6 +209,8 @@ EVERY_STEP: dict[type, tuple[Any, ...]] = {
     steps.EnterUserNamespace: ("0 0 1", "0 0 1"),
     steps.HandOut: ((Namespace.PID,),),
     steps.Seal: (),
+    stage.Stage: ("/stage", 1, ()),
+    stage.LendCgroups: ("/stage", ()),
 }
 
 

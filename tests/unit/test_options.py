@@ -57,6 +57,7 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
     "user": ("root", User.ROOT, User.ROOT),
     "workdir": ("sub", "sub", "ROOT/sub"),
     "start": ("spawn", "spawn", Start.SPAWN),
+    "runtime": ("crun", "crun", "crun"),
     "scope": ("class", "class", Scope.CLASS),
     "fixtures": ("fresh", "fresh", Fixtures.FRESH),
     "exclusive": ("", True, True),
@@ -292,6 +293,22 @@ def test_wrong_object_in_a_marker(name: str, value: object, tiny: pytest.Pyteste
         build_spec(tiny.parseconfigure(), [({name: value}, ORIGIN)])
     assert info.value.origin == f"{ORIGIN}({name}=…)"
     assert "\n" not in str(info.value)
+
+
+def test_a_runtime_implies_a_fresh_interpreter(tiny: pytest.Pytester) -> None:
+    config = tiny.parseconfigure()
+    assert build_spec(config, [({"runtime": "runc"}, ORIGIN)]).start is Start.SPAWN
+    assert build_spec(config, [({"runtime": "native"}, ORIGIN)]).start is Start.FORK
+    assert build_spec(config, [({"runtime": "bin/runc"}, ORIGIN)]).runtime == f"{config.rootpath}/bin/runc"
+
+
+def test_a_runtime_cannot_fork(tiny: pytest.Pytester) -> None:
+    config = tiny.parseconfigure("--isolate-start=fork")
+    with pytest.raises(SpecError) as info:
+        build_spec(config, [({"runtime": "runc"}, ORIGIN)])
+    assert info.value.origin == f"{ORIGIN}(runtime=…)"
+    assert "--isolate-start" in str(info.value)
+    assert "say start=spawn there, or nothing" in str(info.value)
 
 
 def test_a_wrong_value_that_does_not_count_is_no_error(tiny: pytest.Pytester) -> None:

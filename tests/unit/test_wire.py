@@ -10,6 +10,7 @@ from pytest_isolate.kernel.readback import namespace_inodes, tell_entered
 from pytest_isolate.sandbox import enter, template
 from pytest_isolate.sandbox.channel import open_channel
 from pytest_isolate.sandbox.messages import Entered
+from pytest_isolate.sandbox.oci import container
 from pytest_isolate.syscalls import program
 from pytest_isolate.syscalls._native import ffi, lib
 
@@ -18,6 +19,7 @@ def test_struct_sizes() -> None:
     assert program.OP.size == ffi.sizeof("struct op") == supervisor.OP_BYTES
     assert supervisor.REQUEST.size == ffi.sizeof("struct request")
     assert supervisor.REPLY.size == ffi.sizeof("struct reply")
+    assert container.STATUS.size == ffi.sizeof("struct container_status")
 
 
 def test_orders_of_a_template() -> None:

@@ -95,6 +95,16 @@ class Cgroups(Protocol):
     def create(self, name: str, limits: Limits) -> Cgroup:
         """A cgroup below the session's.  UnsupportedError if a limit needs a missing controller."""
 
+    def lend(self) -> Mapping[str, str]:
+        """What an OCI runtime is to find in /sys/fs/cgroup: directories of this session, by name there; ""
+        stands for all of it.  May add to ``session_paths`` and ``lock_fds``."""
+
+    def make_room(self, name: str, processes: Collection[int]) -> None:
+        """Prepare the cgroup ``name``, which a runtime has made for ``processes``, for one inside it.
+
+        The processor quota is left to that one: the kernel counts throttling where it happens first.
+        """
+
     def close(self) -> None:
         """Kill what is still inside, and remove the session's directories.  Idempotent."""
 

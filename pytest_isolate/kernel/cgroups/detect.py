@@ -61,7 +61,14 @@ def open_cgroups(*, proc: str = "/proc", run_id: str) -> Cgroups:
     has_swap = len((read(f"{proc}/swaps") or "").splitlines()) > 1  # proc_swaps(5): a heading first
     try:
         if place.v1:
-            return open_v1(place.v1, place.problems, version=place.version, run_id=run_id, has_swap=has_swap)
+            return open_v1(
+                place.v1,
+                place.problems,
+                version=place.version,
+                run_id=run_id,
+                has_swap=has_swap,
+                devices=next(iter(find_directories("devices", proc)), None),
+            )
         if place.v2 is not None:
             return open_v2(place.v2, place.problems, run_id=run_id, has_swap=has_swap)
     except OSError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pytest_isolate.errors import SetupError, UnsupportedError
 from pytest_isolate.kernel.cgroups.base import (
@@ -153,6 +153,9 @@ class V1Cgroups:
         sessions: Mapping[str, str],
         lock_fds: tuple[int, ...],
         problems: Mapping[str, Problem],
+        *,
+        run_id: str = "",
+        devices: str | None = None,
     ) -> None:
         self.version = version
         self.controllers = frozenset(sessions) - {"cpuacct"}
@@ -160,6 +163,9 @@ class V1Cgroups:
         self.lock_fds = lock_fds
         self.home: str | None = None
         self._sessions = sessions
+        self._lent = dict(sessions)
+        self._run_id = run_id
+        self._devices = devices
         self._problems = problems
         self._has_memsw = _has_memsw(sessions)
 
@@ -184,6 +190,20 @@ class V1Cgroups:
             raise
         return cgroup
 
+    def lend(self) -> Mapping[str, str]:
+        """With a session in the hierarchy of devices, too: runc takes its absence for a danger."""
+        if self._devices is not None and "devices" not in self._lent:
+            sweep([self._devices])
+            path, lock = make_session(self._devices, self._run_id)
+            self.session_paths += (path,)
+            self.lock_fds += (lock,)
+            self._lent["devices"] = path
+        return self._lent
+
+    def make_room(self, name: str, processes: Collection[int]) -> None:
+        if (cpu := self._sessions.get("cpu")) is not None:
+            write(f"{cpu}/{name}/cpu.cfs_quota_us", "-1")
+
     def close(self) -> None:
         try:
             remove_sessions(self.session_paths)
@@ -194,9 +214,16 @@ class V1Cgroups:
 
 
 def open_v1(
-    owns: Mapping[str, str], problems: Mapping[str, Problem], *, version: Version, run_id: str, has_swap: bool
+    owns: Mapping[str, str],
+    problems: Mapping[str, Problem],
+    *,
+    version: Version,
+    run_id: str,
+    has_swap: bool,
+    devices: str | None = None,
 ) -> V1Cgroups:
-    """Make a session where this process is: ``owns`` maps each controller to the directory of its cgroup.
+    """Make a session where this process is: ``owns`` maps each controller to the directory of its cgroup,
+    ``devices`` is that of a hierarchy which only OCI runtimes need.
 
     OSError if no hierarchy lets us make one.
     """
@@ -219,7 +246,7 @@ def open_v1(
         raise refused
     if has_swap and "memory" in sessions and not _has_memsw(sessions):
         problems["swap"] = SWAP_NOT_COUNTED
-    return V1Cgroups(version, sessions, tuple(locks), problems)
+    return V1Cgroups(version, sessions, tuple(locks), problems, run_id=run_id, devices=devices)
 
 
 def _has_memsw(sessions: Mapping[str, str]) -> bool:

@@ -6,7 +6,7 @@ See cgroups(7) and Documentation/admin-guide/cgroup-v2.rst.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pytest_isolate.errors import SetupError, UnsupportedError
 from pytest_isolate.kernel.cgroups.base import (
@@ -27,6 +27,7 @@ from pytest_isolate.kernel.cgroups.files import (
     read_int,
     remove_tree,
     set_limit,
+    write,
 )
 from pytest_isolate.kernel.cgroups.leaf import CONTROLLERS, Leaf, enter_leaf, find_base, hand_down
 from pytest_isolate.kernel.cgroups.sweep import make_session, remove_sessions, sweep
@@ -149,6 +150,18 @@ class V2Cgroups:
             cgroup.remove()
             raise
         return cgroup
+
+    def lend(self) -> Mapping[str, str]:
+        return {"": self._session}
+
+    def make_room(self, name: str, processes: Collection[int]) -> None:
+        outer = f"{self._session}/{name}"
+        make_directory(f"{outer}/runtime")
+        for pid in processes:
+            write(f"{outer}/runtime/cgroup.procs", str(pid))
+        hand_down(outer, tuple(self.controllers))
+        if "cpu" in self.controllers:
+            write(f"{outer}/cpu.max", "max")
 
     def close(self) -> None:
         try:

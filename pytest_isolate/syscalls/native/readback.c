@@ -70,9 +70,10 @@ static void add_root(struct frame *frame) {
     int found = 0, is_start = 1;
     FILE *mounts = fopen("/proc/self/mountinfo", "re");
     while (mounts && fgets(line, sizeof line, mounts)) {
+        int is_end = strchr(line, '\n') != NULL; /* a longer line comes in pieces */
         if (is_start)
-            found |= read_root_type(line, type);
-        is_start = strchr(line, '\n') != NULL; /* a longer line comes in pieces */
+            found |= read_root_type(line, type); /* which cuts the line up */
+        is_start = is_end;
     }
     if (mounts)
         fclose(mounts);

@@ -44,4 +44,13 @@ struct op {
     uint8_t arg_kinds[8];
 };
 
+/* What the init of a container (init.c) says to pytest, beside a descriptor of itself and one of the test. */
+enum { CONTAINER_UP = 1, CONTAINER_DOWN = 2, CONTAINER_MAX_FDS = 32 };
+
+struct container_status {
+    uint32_t kind;
+    int32_t wait_status; /* DOWN, and the rest: the test's, as wait4(2) tells it */
+    uint64_t user_us, system_us, peak_rss_kib, minor_faults, major_faults, context_switches, blocks_in, blocks_out;
+};
+
 #endif

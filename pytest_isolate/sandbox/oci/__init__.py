@@ -1,0 +1,1 @@
+"""Sandboxes that an OCI runtime makes: the plan as a bundle, and the runtime that runs it."""

@@ -1,0 +1,85 @@
+"""The process of a test, which is not always the one that was forked: followed until it ends.
+
+A fork hops into the pid namespace (native/enter.c), so that the test is a child of pytest but another
+process; with an OCI runtime that one is the runtime, and the test is whatever the container's init says.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+from pytest_isolate.kernel.accounting import Rusage, reap
+from pytest_isolate.sandbox.enter import EntryReport
+from pytest_isolate.sandbox.loop import Loop
+from pytest_isolate.sandbox.oci.container import Container
+
+__all__ = ["Passage"]
+
+
+class Passage:
+    """``ended`` is called once; ``arrived`` when the test waits in its container, if there is one."""
+
+    def __init__(
+        self, loop: Loop, container: Container | None, ended: Callable[[], None], arrived: Callable[[], None]
+    ) -> None:
+        self.report: EntryReport  # there when a process was asked for
+        self.pid = 0  #: of the test, as far as it is known
+        self.status: int | None = None  #: as wait(2) gives it; None: it lives, or nobody can tell
+        self.rusage: Rusage | None = None
+        self._loop = loop
+        self._container = container
+        self._ended = ended
+        self._arrived = arrived
+        self._pidfd = -1
+
+    def watch(self, pid: int) -> None:
+        self.pid = pid
+        self._pidfd = os.pidfd_open(pid)
+        self._loop.watch(self._pidfd, self._exited)
+
+    def watch_container(self) -> None:
+        if self._container is not None:
+            self._container.watch(self._into_container, self._down)
+
+    @property
+    def is_over(self) -> bool:
+        """There was one, and it has ended."""
+        return self.pid > 0 and self._pidfd < 0
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._pidfd >= 0:
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def close(self) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+        self._pidfd = -1
+
+    def _exited(self) -> None:
+        self._loop.unwatch(self._pidfd)
+        self.close()
+        self.status, self.rusage = reap(self.pid)
+        if self.report.pid and self.report.pid != self.pid:
+            self.watch(self.report.pid)  # the fork has handed over to the process in the sandbox
+        else:
+            self._ended()
+
+    def _into_container(self, test: int, pidfd: int) -> None:
+        assert self._container is not None
+        if self.report.pid != self.pid:
+            self._exited()  # of the fork, which may come to be read later
+        self._loop.unwatch(self._pidfd)
+        self._container.hold_runtime(self.pid, self._pidfd)
+        self.pid, self._pidfd = test, pidfd
+        self._arrived()
+
+    def _down(self, status: int | None, rusage: Rusage | None) -> None:
+        """Of the test in the container; Nones: the kernel has killed it together with its init."""
+        self.close()
+        self.status = signal.SIGKILL if status is None else status
+        self.rusage = rusage
+        self._ended()
