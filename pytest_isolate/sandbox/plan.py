@@ -29,6 +29,8 @@ LIBRARIES = "/run/pytest-isolate/libraries"
 #: Top-level directories in which users own things somewhere below.
 USER_TREES = frozenset({"/home", "/opt", "/srv", "/var", "/mnt", "/media", "/usr/local"})
 MANY_ENTRIES = 200
+#: A container's root carries the mounts, and what is written to none of them.
+ROOT_LAYER = Layer("rootfs", "/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,8 @@ class Plan:
     @property
     def layers(self) -> tuple[Layer, ...]:
         """Where on the scratch tmpfs is what the test writes."""
-        return tuple(layer for step in self.steps if (layer := steps.layer_of(step)) is not None)
+        found = tuple(layer for step in self.steps if (layer := steps.layer_of(step)) is not None)
+        return (*found, ROOT_LAYER) if self.contained else found
 
     @property
     def placeholders(self) -> frozenset[str]:
