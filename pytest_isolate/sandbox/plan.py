@@ -36,6 +36,8 @@ USER_TREES = frozenset({"/home", "/opt", "/srv", "/var", "/mnt", "/media", "/usr
 MANY_ENTRIES = 200
 #: Of the options of a mount, what an OCI runtime needs for upper and work directory.
 SPARE = 300
+#: A container's root carries the mounts, and what is written to none of them.
+ROOT_LAYER = Layer("rootfs", "/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,8 @@ class Plan:
     @property
     def layers(self) -> tuple[Layer, ...]:
         """Where on the scratch tmpfs is what the test writes."""
-        return tuple(layer for step in self.steps if (layer := steps.layer_of(step)) is not None)
+        found = tuple(layer for step in self.steps if (layer := steps.layer_of(step)) is not None)
+        return (*found, ROOT_LAYER) if self.contained else found
 
     @property
     def placeholders(self) -> frozenset[str]:

@@ -217,6 +217,8 @@ def test_mounts_of_the_hosts_root() -> None:
 
 
 def test_a_root_that_refuses_writes() -> None:
+    assert make(Spec())["root"] == {"path": "/stage/layers/rootfs", "readonly": False}
+    assert make(Spec(readonly=True))["root"]["readonly"] is True
     assert "ro" in mount(make(Spec(readonly=True)), "/home")["options"]
 
 

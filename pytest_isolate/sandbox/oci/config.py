@@ -102,7 +102,7 @@ def config(plan: Plan, process: Process, machine: Machine, layers: str) -> dict[
     return {
         "ociVersion": VERSION,
         "hostname": plan.spec.hostname,
-        "root": {"path": f"{layers}/rootfs"},
+        "root": {"path": f"{layers}/rootfs", "readonly": plan.spec.readonly},
         "mounts": [mount for step in plan.steps for mount in _mounts(step, plan, layers)],
         "process": {
             "terminal": False,

@@ -117,6 +117,7 @@ class Container:
         """It is dead and measured."""
         self._loop.unwatch(self._ours)
         self._ours.close()
+        self.theirs.close()  # if there was no child to have it
         if self._init_fd >= 0:
             self._loop.unwatch(self._init_fd)
             _signal(self._init_fd, signal.SIGKILL)
