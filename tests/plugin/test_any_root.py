@@ -75,7 +75,12 @@ def test_the_same_suite_ends_the_same(
     root: str, run: Callable[..., Run], store: Callable[[str], Path]
 ) -> None:
     directory = store("busybox" if root == "host" else root)
-    ran = run(SUITE.read_text(), f"--isolate-rootfs={root}", f"--isolate-store={directory}")
+    options = (
+        f"--isolate-rootfs={root}",
+        f"--isolate-store={directory}",
+        f"--isolate-timeout={30 * TIME_SCALE}",
+    )
+    ran = run(SUITE.read_text(), *options)
     assert ran.outcomes == OUTCOMES, ran.out
     assert ran.record("test_that_fails")["outcome"] == "failed"
     assert len(ran.records) == sum(OUTCOMES.values())
