@@ -78,11 +78,13 @@ def _launched(tree: Tree, host: Host, loader: Loader, lent: list[str]) -> Iterat
     root has: a launcher in its place, and in that of links to it."""
     yield _bind(tree, host, loader.path, f"{LENT}/loader")
     yield _bind(tree, host, loader.interpreter, f"{LENT}/interpreter")
-    for path in lent:
-        if _leads_to(path, loader.interpreter):
-            yield _bind(tree, host, LAUNCHER, path)
-    if loader.interpreter not in lent:  # it is there already, with a directory
-        yield MountBind(LAUNCHER, tree.resolve(loader.interpreter), readonly=True, is_file=True)
+    # The root may have such a link too: two of them are one place then.
+    places = {tree.resolve(path) for path in lent if _leads_to(path, loader.interpreter)}
+    for place in sorted(places):
+        yield MountBind(LAUNCHER, place, readonly=True, is_file=True, make_target=True)
+    place = tree.resolve(loader.interpreter)
+    if place not in places:  # it is there already, with a directory
+        yield MountBind(LAUNCHER, place, readonly=True, is_file=True)
 
 
 def _leads_to(path: str, target: str) -> bool:
