@@ -3,7 +3,7 @@
 set -euo pipefail
 
 VM_SELECTION=(-m vm tests/kernel tests/plugin)
-TIMEOUT=1200 # seconds, for one boot with all its tests
+TIMEOUT=1800 # seconds, for one boot with all its tests
 VM=$TREE/tests/vm/vm_run.py
 
 # What is particular to a cgroup one level below the delegated one; and xdist, once for all.

@@ -171,7 +171,6 @@ def test_ways_to_fail(run: Runner, runc: str) -> None:
     assert "in test_hangs" in inner.out  # the stacks
 
 
-@pytest.mark.vm
 def test_denied(run: Runner, runtime: str) -> None:
     """By seccomp: no capability is asked for these."""
     inner = run(

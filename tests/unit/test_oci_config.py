@@ -157,8 +157,8 @@ def test_ids_without_privileges() -> None:
     assert content["process"]["capabilities"]["permitted"] == ["CAP_SETFCAP"]
     assert "sysctl" not in content["linux"]
     assert "userxattr" in mount(content, "/home")["options"]
-    assert mount(content, "/etc")["options"] == ["rbind", "rro"]
-    assert mount(content, "/sys")["options"] == ["rbind", "rro"]
+    assert mount(content, "/etc")["options"] == ["rbind", "rprivate", "rro"]
+    assert mount(content, "/sys")["options"] == ["rbind", "rprivate", "rro"]
 
 
 def test_host_root_has_no_user_namespace() -> None:
@@ -204,10 +204,10 @@ def test_mounts_of_the_hosts_root() -> None:
         f"workdir=/stage/layers/work/{number}",
         "userxattr",
     ]
-    assert mount(content, "/log")["options"] == ["bind", "ro", "nosuid", "nodev"]
+    assert mount(content, "/log")["options"] == ["bind", "private", "ro", "nosuid", "nodev"]
     assert mount(content, "/tmp")["source"] == "/stage/layers/scratch/tmp"
-    assert mount(content, "/tmp/pytest-0")["options"] == ["bind"]
-    assert mount(content, "/data")["options"] == ["rbind", "rro"]
+    assert mount(content, "/tmp/pytest-0")["options"] == ["bind", "private"]
+    assert mount(content, "/data")["options"] == ["rbind", "rprivate", "rro"]
     assert mount(content, "/run/pytest-isolate/init")["source"] == str(CONTAINER_INIT)
     # No overlay covers a tree with mounts below: those below are covered one by one.
     targets = [mount["destination"] for mount in content["mounts"]]
@@ -239,7 +239,7 @@ def test_another_root(tmp_path: Path) -> None:
     assert f"lowerdir={top}/usr:{bottom}/usr" in mount(content, "/usr")["options"]
     assert f"lowerdir={bottom}/etc" in mount(content, "/etc")["options"]
     assert mount(content, "/init")["source"] == str(top / "init")
-    assert mount(content, "/home/me/project")["options"] == ["rbind", "rro"]
+    assert mount(content, "/home/me/project")["options"] == ["rbind", "rprivate", "rro"]
     assert content["linux"]["uidMappings"] == [{"containerID": 7, "hostID": 0, "size": 1}]
 
 

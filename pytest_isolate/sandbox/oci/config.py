@@ -173,8 +173,9 @@ def _mount(kind: str, target: str, *options: str) -> dict[str, Any]:
 
 
 def _bind(source: str, target: str, *options: str, recursive: bool = False) -> dict[str, Any]:
-    how = "rbind" if recursive else "bind"
-    return {"destination": target, "type": "bind", "source": source, "options": [how, *options]}
+    # Private: crun clones the host's mount, and what is mounted on a shared one appears at its source, too.
+    how = ("rbind", "rprivate") if recursive else ("bind", "private")
+    return {"destination": target, "type": "bind", "source": source, "options": [*how, *options]}
 
 
 def _capabilities(plan: Plan, machine: Machine) -> dict[str, list[str]]:
