@@ -70,14 +70,16 @@ def store(images: Path, archive_of: Callable[[str], Path]) -> Callable[[str], Pa
     return store
 
 
+@pytest.mark.parametrize("runtime", ["native", "runc"])
 @pytest.mark.parametrize("root", ["host", "busybox", "debian-slim", "python-slim"])
 def test_the_same_suite_ends_the_same(
-    root: str, run: Callable[..., Run], store: Callable[[str], Path]
+    root: str, runtime: str, run: Callable[..., Run], store: Callable[[str], Path]
 ) -> None:
     directory = store("busybox" if root == "host" else root)
     options = (
         f"--isolate-rootfs={root}",
         f"--isolate-store={directory}",
+        f"--isolate-runtime={runtime}",
         f"--isolate-timeout={30 * TIME_SCALE}",
     )
     ran = run(SUITE.read_text(), *options)
