@@ -40,6 +40,9 @@ class Range:
     first: int
     count: int
 
+    def __str__(self) -> str:
+        return f"{self.first}-{self.first + self.count - 1}"
+
     def map(self, outside: int, seen_as: int = 0) -> str:
         """Lines of an id map (user_namespaces(7)): in a namespace, 0 is ``outside``, the caller, and 1 to
         ``count`` are the range.
