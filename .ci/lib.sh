@@ -29,7 +29,8 @@ prepare() {
     trap clean_up EXIT
     [[ $(id -u) -eq 0 ]] || die "run as root, on a machine or in a container that may be changed"
     # ssh: a worker of pytest-xdist over it, in tests/plugin/third_party.
-    need_packages git gcc libc6-dev openssh-client openssh-server python3-dev python3-venv util-linux
+    need_packages git gcc libc6-dev openssh-client openssh-server python3-dev python3-venv uidmap \
+        util-linux
 }
 
 clean_up() {

@@ -96,10 +96,10 @@ class IsolateSession:
 
     def image_for(self, spec: Spec) -> Image | None:
         """None if the root is the host's or a plain directory. Raises ImageError."""
-        if isinstance(spec.rootfs, HostRootfs):
-            return None
-        image = self._images.get(spec.rootfs)
-        return image and self._images.seen_as(image, seen_as(spec, self.host, image))
+        image = None if isinstance(spec.rootfs, HostRootfs) else self._images.get(spec.rootfs)
+        if image is None or image.ids is None:
+            return image
+        return self._images.seen_as(image, seen_as(spec, self.host, image))
 
     def get_images(self, specs: Iterable[Spec]) -> None:
         """Have images ready before a test's time counts; what goes wrong is told by those who use them."""

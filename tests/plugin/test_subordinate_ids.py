@@ -296,7 +296,9 @@ get()
     granted.run("-c", STORE + killed, check=False)
     pid = int((granted.home / "pid").read_text())
     deadline = time.monotonic() + 10 * TIME_SCALE
-    while _uid(pid) == NOBODY and time.monotonic() < deadline:  # a zombie until the machine's init has seen it
+    while (
+        _uid(pid) == NOBODY and time.monotonic() < deadline
+    ):  # a zombie until the machine's init has seen it
         time.sleep(0.05)
     assert _uid(pid) != NOBODY
     work = granted.layers.parents[1] / "work"

@@ -166,7 +166,7 @@ class Store:
 
     def seen_as(self, image: Image, own: tuple[int, int]) -> Image:
         """The image for a caller who looks like ``own`` (uid, gid) in it. Raises ImageError."""
-        return image if image.ids is None else self._image(image.name, image.digest, own)
+        return self._image(image.name, image.digest, own)
 
     def _image(self, name: str, digest: str, own: tuple[int, int]) -> Image:
         manifest = self.manifest(digest)
@@ -192,7 +192,7 @@ class Store:
     # ---- layers ---------------------------------------------------------------------------------
 
     def layer_path(self, diff_id: str, ownership: Ownership | None = None) -> Path:
-        """``ownership``: of another one than usual here."""
+        """``ownership``: another than what is usual here."""
         ownership = ownership or self.ownership
         path = self.directory / "layers" / check_digest(diff_id).replace(":", "/")
         return path if ownership is None else path.with_name(path.name + ownership.name)
@@ -227,7 +227,8 @@ class Store:
         with self.work_directory() as work:
             root = work / "layer"
             root.mkdir(mode=0o755)
-            unpacked = (unpack if ownership is None else ownership.unpack)(self.blobs.path(blob.digest), root)
+            archive = self.blobs.path(blob.digest)
+            unpacked = unpack(archive, root) if ownership is None else ownership.unpack(archive, root)
             if unpacked.diff_id != diff_id:
                 raise ImageError(
                     f"layer {blob.digest} is not what the image promises: "
