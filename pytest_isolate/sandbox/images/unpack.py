@@ -339,7 +339,7 @@ class _Unpacking:
         """``follow`` for a path below /proc/self/fd that is the thing itself."""
         owners = self._owners
         if owners is not None and not owners.give(path, member.uid, member.gid, follow=follow):
-            self.unpacked.skip("owner outside of the range")
+            self.unpacked.skip("out-of-range owner")
         for key, value in member.pax_headers.items():
             if key.startswith(XATTR):
                 self._set_xattr(path, key.removeprefix(XATTR), value, follow)
