@@ -378,6 +378,13 @@ def test_trees_without_write_permission_are_removed(tmp_path: Path) -> None:
     assert outside.stat().st_mode & 0o777 == 0o555
 
 
+def test_a_root_without_write_permission(images: Store, layout: Layout) -> None:
+    """As Fedora has it."""
+    layout.add([directory("./", mode=0o555), *BASE])
+    (path,) = get(layout.path, images).layers
+    assert Path(path).stat().st_mode & 0o7777 == 0o555
+
+
 def test_the_store_is_a_layout_for_others(images: Store, layout: Layout) -> None:
     digest = layout.add(BASE, name="")
     get(layout.path, images)

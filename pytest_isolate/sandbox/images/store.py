@@ -234,7 +234,10 @@ class Store:
                     f"layer {blob.digest} is not what the image promises: "
                     f"unpacked it has the digest {unpacked.diff_id} where {diff_id} was expected"
                 )
+            mode = stat.S_IMODE(root.stat().st_mode)
+            root.chmod(mode | stat.S_IWUSR)  # rename(2) writes to a directory that gets another parent
             os.rename(root, path)
+        path.chmod(mode)
         _replace(_note(path), dataclasses.asdict(unpacked))
 
     @contextlib.contextmanager

@@ -29,7 +29,7 @@
 
 #include "wire.h"
 
-enum { GRACE_MS = 5000, RETRY_MS = 5, HELPER_MAX_WORDS = 32 };
+enum { GRACE_MS = 5000, RETRY_MS = 5, HELPER_MS = 30000, HELPER_MAX_WORDS = 32 };
 
 struct sandbox {
     struct sandbox *next;
@@ -182,9 +182,8 @@ static int start_helper(pid_t *helper, char *program, pid_t pid, const char *map
 static int await_helper(pid_t helper) {
     int status = -1, pidfd = (int)syscall(SYS_pidfd_open, helper, 0);
     struct pollfd watched[] = {{pidfd, POLLIN, 0}, {pytest_pidfd, POLLIN, 0}};
-    while (pidfd >= 0 && poll(watched, 2, -1) < 0 && errno == EINTR) {
-    }
-    if (watched[1].revents) /* pytest is gone, and the helper may be waiting for a name service */
+    /* It may be waiting for a name service, and pytest may be gone. No signal interrupts: all are blocked. */
+    if (pidfd >= 0 && (poll(watched, 2, HELPER_MS) <= 0 || !watched[0].revents))
         kill(helper, SIGKILL);
     while (waitpid(helper, &status, 0) < 0 && errno == EINTR) {
     }
@@ -405,6 +404,7 @@ int main(int argc, char **argv) {
     sigprocmask(SIG_SETMASK, &all, NULL); /* pytest's end is the only end */
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);
+    signal(SIGCHLD, SIG_DFL); /* whoever ignores it has no exit status to wait for (wait(2)) */
     syscall(SYS_close_range, (unsigned)WIRE_SOCKET_FD + 1, ~0U, 0U);
     prctl(PR_SET_NAME, "isolate-superv");
     setsid();
