@@ -29,10 +29,10 @@ prepare() {
     trap clean_up EXIT
     [[ $(id -u) -eq 0 ]] || die "run as root, on a machine or in a container that may be changed"
     # ssh: a worker of pytest-xdist over it, in tests/plugin/third_party.
-    # docker-registry, skopeo, openssl: a registry, with and without TLS, in tests of images.
-    # crun and runc: tests/plugin/test_runtimes.py.
+    # docker-registry, skopeo, openssl: a registry, with and without TLS, in tests of images; uidmap: owners in
+    # images without privileges. crun and runc: tests/plugin/test_runtimes.py.
     need_packages crun docker-registry gcc git libc6-dev openssh-client openssh-server openssl python3-dev \
-        python3-venv runc skopeo util-linux
+        python3-venv runc skopeo uidmap util-linux
 }
 
 clean_up() {

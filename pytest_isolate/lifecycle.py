@@ -139,7 +139,7 @@ def warm_up(session: pytest.Session) -> None:
     if specs:
         from pytest_isolate.runner import relay  # noqa: F401
 
-        _fleet(config).session.get_images({spec.rootfs: None for spec in specs})
+        _fleet(config).session.get_images(specs)
 
 
 def run_item(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:

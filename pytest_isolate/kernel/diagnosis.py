@@ -20,6 +20,7 @@ from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.overlay import LOWER_TYPES
 from pytest_isolate.kernel.process import Capability, effective_capabilities
+from pytest_isolate.kernel.subids import find_subordinate_ids
 from pytest_isolate.kernel.surroundings import (
     Container,
     find_container,
@@ -206,6 +207,9 @@ def _namespaces(failure: Failure) -> Problem | None:
 
 def _id_maps(failure: Failure) -> Problem | None:
     host = failure.host
+    if "newuidmap" in failure.step:
+        found = find_subordinate_ids(host)  # the program itself says why
+        return found if isinstance(found, Problem) else Problem("newuidmap or newgidmap failed, this once")
     if not failure.refused:
         return None
     # CAP_SETFCAP since Linux 5.12, where uid 0 is among the mapped (user_namespaces(7)).

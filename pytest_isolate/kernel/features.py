@@ -13,6 +13,7 @@ from pytest_isolate.kernel.cgroups.detect import open_cgroups
 from pytest_isolate.kernel.diagnosis import diagnose, explain_failure
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import clone_flags
+from pytest_isolate.kernel.subids import find_subordinate_ids
 from pytest_isolate.kernel.supervisor import Failed, Ready, Reply, Supervisor
 from pytest_isolate.kernel.surroundings import kernel_release, seccomp_filters, sysctl
 from pytest_isolate.kernel.trials import Trial, trials
@@ -51,7 +52,7 @@ def probe(host: Host | None = None) -> tuple[Feature, ...]:
     With cgroup2 it moves the calling process to a leaf of its cgroup and back, as a session does.
     """
     host = host or Host()
-    return (_kernel(host), *_sandbox_features(host), *_cgroup_features())
+    return (_kernel(host), *_sandbox_features(host), _subordinate_ids(host), *_cgroup_features())
 
 
 def _kernel(host: Host) -> Feature:
@@ -147,6 +148,17 @@ def _ptrace(supervisor: Supervisor, host: Host) -> Feature:
             # ptrace(2): 3 cannot be changed until the next boot.
             cure = "run: sudo sysctl -w kernel.yama.ptrace_scope=1" + ", after a reboot" * (scope > 2)
     return Feature(name="ptrace", available=available, needed=False, reason=reason, cure=cure)
+
+
+def _subordinate_ids(host: Host) -> Feature:
+    """Of images: whether their files can have the owners that they should."""
+    name = "subordinate ids"
+    if host.privileged:
+        return Feature(name=name, available=True, needed=False, detail="all ids, with privileges")
+    found = find_subordinate_ids(host)
+    if isinstance(found, Problem):
+        return Feature(name=name, available=False, needed=False, reason=found.reason, cure=found.cure)
+    return Feature(name=name, available=True, needed=False, detail=f"uids {found.uids}, gids {found.gids}")
 
 
 # -- cgroups --------------------------------------------------------------------------------------------

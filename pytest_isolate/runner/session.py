@@ -29,8 +29,8 @@ from pytest_isolate.runner.capacity import ONE_BY_ONE, Capacity
 from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.sandbox.launch import Launcher
 from pytest_isolate.sandbox.lending import Workspace
-from pytest_isolate.sandbox.plan import Plan, make_plan
-from pytest_isolate.spec import NATIVE, HostRootfs, Rootfs, Spec, Start
+from pytest_isolate.sandbox.plan import Plan, make_plan, seen_as
+from pytest_isolate.spec import NATIVE, HostRootfs, Spec, Start
 from pytest_isolate.values import Keep, Missing, Pull
 
 if TYPE_CHECKING:
@@ -97,14 +97,16 @@ class IsolateSession:
 
     def image_for(self, spec: Spec) -> Image | None:
         """None if the root is the host's or a plain directory. Raises ImageError."""
-        return None if isinstance(spec.rootfs, HostRootfs) else self._images.get(spec.rootfs)
+        image = None if isinstance(spec.rootfs, HostRootfs) else self._images.get(spec.rootfs)
+        if image is None or image.ids is None:
+            return image
+        return self._images.seen_as(image, seen_as(spec, self.host, image))
 
-    def get_images(self, wanted: Iterable[Rootfs]) -> None:
+    def get_images(self, specs: Iterable[Spec]) -> None:
         """Have images ready before a test's time counts; what goes wrong is told by those who use them."""
-        for rootfs in wanted:
-            if not isinstance(rootfs, HostRootfs):
-                with contextlib.suppress(IsolateError):
-                    self._images.get(rootfs)
+        for spec in {(spec.rootfs, spec.user): spec for spec in specs}.values():
+            with contextlib.suppress(IsolateError):
+                self.image_for(spec)
 
     @cached_property
     def _images(self) -> Images:

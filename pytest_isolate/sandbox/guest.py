@@ -88,7 +88,7 @@ def _home(tree: Tree, uid: int) -> str:
 def _entries(tree: Tree, path: str, least: int) -> Iterator[list[str]]:
     """Lines of passwd(5) or group(5) with at least so many fields."""
     found = tree.find(path)
-    if found is None or not os.path.isfile(found):
+    if found is None or not os.path.isfile(found) or not os.access(found, os.R_OK):
         return
     with open(found, encoding="utf-8", errors="surrogateescape") as file:
         lines = file.read(MAX_FILE_BYTES).splitlines()

@@ -26,7 +26,7 @@ from pytest_isolate.spec import NATIVE, HostRootfs, ImageRootfs, Limits, Network
 if TYPE_CHECKING:
     from pytest_isolate.sandbox.images.store import Image
 
-__all__ = ["DEFAULT_TMP_SIZE_BYTES", "Plan", "make_plan"]
+__all__ = ["DEFAULT_TMP_SIZE_BYTES", "Plan", "make_plan", "seen_as"]
 
 DEFAULT_TMP_SIZE_BYTES = 2**30
 #: Places with a fresh content of the sandbox's own, in every kind of root.
@@ -91,7 +91,7 @@ def make_plan(spec: Spec, host: Host, workspace: Workspace, image: Image | None 
     user = _user(spec, host, tree, image)
     cwd = _cwd(spec, workspace, tree, image)
     make = _steps if spec.runtime == NATIVE else _contained_steps
-    planned = tuple(make(spec, host, workspace, tree, own, user, cwd, user_first))
+    planned = tuple(make(spec, host, workspace, tree, own, user, cwd, user_first, image))
     return Plan(
         spec=spec,
         cwd=cwd,
@@ -116,6 +116,11 @@ def _tree(spec: Spec, image: Image | None) -> Tree:
         case PathRootfs() | ImageRootfs():
             assert image is not None
             return Tree(image.layers)
+
+
+def seen_as(spec: Spec, host: Host, image: Image) -> tuple[int, int]:
+    """(uid, gid) that the caller looks like in an image. Raises ImageError if that lacks its own user."""
+    return _user(spec, host, _tree(spec, image), image) or (host.uid, host.gid)
 
 
 def _user(spec: Spec, host: Host, tree: Tree, image: Image | None) -> tuple[int, int] | None:
@@ -167,9 +172,12 @@ def _steps(
     user: tuple[int, int] | None,
     cwd: str,
     user_first: bool,
+    image: Image | None,
 ) -> Iterator[Step]:
-    uid_map, gid_map = _id_maps(user, host, user_first)
-    if user_first:
+    uid_map, gid_map = _id_maps(user, host, user_first, image)
+    if user_first and image is not None and (ids := image.ids) is not None:
+        yield steps.MapByHelpers(uid_map, gid_map, ids.newuidmap, ids.newgidmap)
+    elif user_first:
         yield steps.MapSelf(uid_map, gid_map)
     yield steps.MakePrivate()
     yield steps.MakeScratch(spec.limits.tmp_size_bytes or DEFAULT_TMP_SIZE_BYTES)
@@ -198,11 +206,13 @@ def _contained_steps(
     user: tuple[int, int] | None,
     cwd: str,
     user_first: bool,
+    image: Image | None,
 ) -> Iterator[Step]:
     """For an OCI runtime, which enters the user namespace first, as root too, and seals by itself."""
     if Namespace.USER in own:
         # Without privileges runc wants to be root; the container's init makes the caller of it again.
-        yield steps.EnterUserNamespace(*_id_maps((0, 0) if user_first else user, host, user_first))
+        seen = (0, 0) if user_first else user
+        yield steps.EnterUserNamespace(*_id_maps(seen, host, user_first, None))
     root = list(_root(spec, host, workspace, tree, user_first))
     yield from root
     if cwd != workspace.cwd:
@@ -215,7 +225,11 @@ def _contained_steps(
     yield steps.SetHostname(spec.hostname)
 
 
-def _id_maps(user: tuple[int, int] | None, host: Host, user_first: bool) -> tuple[str, str]:
+def _id_maps(
+    user: tuple[int, int] | None, host: Host, user_first: bool, image: Image | None
+) -> tuple[str, str]:
+    if user_first and image is not None and image.ids is not None:
+        return image.ids.maps(host, user or (host.uid, host.gid))
     if user is not None:
         return namespaces.single_map(user[0], host.uid), namespaces.single_map(user[1], host.gid)
     if user_first:

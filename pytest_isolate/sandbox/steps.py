@@ -40,6 +40,16 @@ class MapSelf:
 
 
 @dataclass(frozen=True, slots=True)
+class MapByHelpers:
+    """Map subordinate ids too, as only root may: by set-user-ID programs that the supervisor runs."""
+
+    uid_map: str
+    gid_map: str
+    newuidmap: str
+    newgidmap: str
+
+
+@dataclass(frozen=True, slots=True)
 class MakeScratch:
     """A tmpfs for all that the test writes, which becomes the root for the time of building."""
 
@@ -168,6 +178,7 @@ class Seal:
 Step = (
     MakePrivate
     | MapSelf
+    | MapByHelpers
     | MakeScratch
     | MakeDirectory
     | MakeSymlink
@@ -208,6 +219,8 @@ def apply(step: Step, program: Program) -> None:
             mounts.make_private(program)
         case MapSelf(uid_map, gid_map):
             namespaces.map_self(program, uid_map, gid_map)
+        case MapByHelpers(uid_map, gid_map, newuidmap, newgidmap):
+            program.map_ids_by_helpers(uid_map, gid_map, newuidmap, newgidmap)
         case MakeScratch(size_bytes):
             _make_scratch(program, size_bytes)
         case MakeDirectory(target, mode):
@@ -259,6 +272,9 @@ def describe(step: Step) -> str:
             return "make all mounts private"
         case MapSelf(uid_map, gid_map) | EnterUserNamespace(uid_map, gid_map):
             return f"enter a user namespace (uid_map {uid_map!r}, gid_map {gid_map!r})"
+        case MapByHelpers(uid_map, gid_map, newuidmap, newgidmap):
+            maps = f"uid_map {uid_map!r}, gid_map {gid_map!r}"
+            return f"enter a user namespace mapped by {newuidmap} and {newgidmap} ({maps})"
         case MakeScratch(size_bytes):
             return f"mount a scratch tmpfs of {units.format_size(size_bytes)} for everything that is written"
         case MakeDirectory(target, mode):

@@ -176,6 +176,7 @@ def _walk(
             raise OSError(errno.ENAMETOOLONG, f"more than {MAX_DEPTH} directories deep", path)
         directory_fd = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=outer_fd)
     except OSError as error:
+        error.filename = path
         on_error(error)
         return
     try:

@@ -68,6 +68,7 @@ CONSTANTS = [
     "REPLY_GONE",
     "OP_EXPORT",
     "OP_MAP_IDS",
+    "OP_MAP_IDS_BY_HELPERS",
     "ARG_VALUE",
     "ARG_DATA",
     "ARG_SLOT",
@@ -110,6 +111,7 @@ CDEF = (
 
     int isolate_enter(const struct enter_plan *plan, struct enter_result *result);
     int isolate_interrupt(int pid, int signal_number);
+    int isolate_unshare_user(int parent_pid);
     int isolate_tell_entered(int channel_fd);
     void *dlopen(const char *name, int flags);
     int isolate_open_in_root(int root_fd, const char *path, int flags);

@@ -15,6 +15,8 @@ __all__ = ["Call", "Program", "Slot"]
 
 OP = struct.Struct("=IIii6Q8B")  # struct op of wire.h
 MASK = 2**64 - 1
+#: Names of calls that the supervisor makes, not the kernel.
+NO_CALLS = {"map_ids": "OP_MAP_IDS", "map_ids_by_helpers": "OP_MAP_IDS_BY_HELPERS"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ class Program:
         """Have the supervisor write the maps of the user namespace that the init is in by now."""
         self._append(Call(name="map_ids", args=(uid_map, gid_map), label=self.label))
 
+    def map_ids_by_helpers(self, uid_map: str, gid_map: str, newuidmap: str, newgidmap: str) -> None:
+        """The same, by programs that may do what the supervisor may not (newuidmap(1))."""
+        args = (uid_map, gid_map, newuidmap, newgidmap)
+        self._append(Call(name="map_ids_by_helpers", args=args, label=self.label))
+
     def write_file(self, path: str, text: str) -> None:
         file = self.call("openat", lib.AT_FDCWD, path, lib.O_WRONLY | lib.O_CLOEXEC, 0, keep=True)
         self.call("write", file, text, len(text.encode()))
@@ -103,7 +110,7 @@ class Program:
                             offsets[raw] = len(data)
                             data += raw
                         values[i], kinds[i] = offsets[raw], lib.ARG_DATA
-            number = lib.OP_MAP_IDS if call.name == "map_ids" else getattr(lib, f"SYS_{call.name}")
+            number = getattr(lib, NO_CALLS.get(call.name, f"SYS_{call.name}"))
             flags = lib.OP_EXPORT if call.export else 0
             ops.append(OP.pack(number, flags, call.tolerated, call.slot, *values, *kinds))
         return len(ops), b"".join(ops) + bytes(data)

@@ -192,6 +192,7 @@ def test_a_missing_proc_is_survived(tmp_path: Path) -> None:
 EVERY_STEP: dict[type, tuple[Any, ...]] = {
     steps.MakePrivate: (),
     steps.MapSelf: ("0 0 1", "0 0 1"),
+    steps.MapByHelpers: ("0 1 1", "0 1 1", "/usr/bin/newuidmap", "/usr/bin/newgidmap"),
     steps.MakeScratch: (1,),
     steps.MakeDirectory: ("/a",),
     steps.MakeSymlink: ("/a", "/b"),

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pytest_isolate.errors import ImageError
-from pytest_isolate.sandbox.images import store
+from pytest_isolate.sandbox.images import apart, store
 from pytest_isolate.sandbox.images.archives import import_image
 from pytest_isolate.sandbox.images.manifest import Descriptor, Platform, own_platform
 from pytest_isolate.sandbox.images.resolve import Images
@@ -260,13 +260,19 @@ def test_files_that_are_no_images(images: Store, tmp_path: Path, content: bytes)
 # ---- many at once, and deaths --------------------------------------------------------------------------
 
 
+def _replace_unpack(replacement: Callable[..., Any]) -> None:
+    """In a process of its own. The one is used by whoever has subordinate ids, the other by everybody else."""
+    for module in (apart, store):
+        setattr(module, "unpack", replacement)  # noqa: B010
+
+
 def _get_layers(path: Path, directory: Path, count: Any) -> None:
-    def counting(*args: Any) -> Any:
+    def counting(*args: Any, **kwargs: Any) -> Any:
         with count.get_lock():
             count.value += 1
-        return unpack(*args)
+        return unpack(*args, **kwargs)
 
-    setattr(store, "unpack", counting)  # noqa: B010 - in a process of its own
+    _replace_unpack(counting)
     get(path, Store(directory))
 
 
@@ -285,12 +291,12 @@ def test_processes_that_come_at_once_unpack_once(layout: Layout, tmp_path: Path)
 
 
 def _unpack_for_ever(path: Path, directory: Path) -> None:
-    def stall(archive: Path, root: Path) -> Any:
+    def stall(archive: Path, root: Path, **kwargs: Any) -> Any:
         (root / "half").mkdir(mode=0o500)
         (directory / "started").touch()
         time.sleep(60)
 
-    setattr(store, "unpack", stall)  # noqa: B010
+    _replace_unpack(stall)
     get(path, Store(directory))
 
 
@@ -370,6 +376,13 @@ def test_trees_without_write_permission_are_removed(tmp_path: Path) -> None:
     remove_tree(tmp_path / "a")
     assert os.listdir(tmp_path) == ["outside"]
     assert outside.stat().st_mode & 0o777 == 0o555
+
+
+def test_a_root_without_write_permission(images: Store, layout: Layout) -> None:
+    """As Fedora has it."""
+    layout.add([directory("./", mode=0o555), *BASE])
+    (path,) = get(layout.path, images).layers
+    assert Path(path).stat().st_mode & 0o7777 == 0o555
 
 
 def test_the_store_is_a_layout_for_others(images: Store, layout: Layout) -> None:

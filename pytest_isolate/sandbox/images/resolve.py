@@ -35,6 +35,7 @@ class Images:
         self._pull = pull
         self._progress = progress
         self._found: dict[Rootfs, Image | ImageError | None] = {}
+        self._seen: dict[tuple[str, tuple[int, int]], Image | ImageError] = {}
 
     def get(self, rootfs: Rootfs) -> Image | None:
         """None for the host's root or a plain directory. Raises ImageError, for every test that asks."""
@@ -46,6 +47,19 @@ class Images:
             except ImageError as error:
                 self._found[rootfs] = error
         found = self._found[rootfs]
+        if isinstance(found, ImageError):
+            raise found
+        return found
+
+    def seen_as(self, image: Image, own: tuple[int, int]) -> Image:
+        """The image for a caller who looks like ``own`` in it. Raises ImageError, as :meth:`get` does."""
+        key = (image.digest, own)
+        if key not in self._seen:
+            try:
+                self._seen[key] = self.store.seen_as(image, own)
+            except ImageError as error:
+                self._seen[key] = error
+        found = self._seen[key]
         if isinstance(found, ImageError):
             raise found
         return found

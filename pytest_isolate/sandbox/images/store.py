@@ -1,7 +1,8 @@
 """The store: images as an OCI image layout, and beside it each layer unpacked, once.
 
     oci-layout index.json blobs/sha256/…     the layout: other tools read it too
-    layers/sha256/…                          a directory, and a .json that says what it has become
+    layers/sha256/…                          a directory, and a .json that says what it has become; with
+                                             the range in its name if it is for subordinate ids
     partial/ work/                           what is being written, or a killed process was writing
 
 Many processes may use one store. What is in blobs/ and layers/ is whole: it is renamed to there.
@@ -20,10 +21,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pytest_isolate.errors import ImageError
+from pytest_isolate.kernel.host import Host
+from pytest_isolate.kernel.subids import SubordinateIds, usable_subordinate_ids
+from pytest_isolate.sandbox.images.apart import Ownership
 from pytest_isolate.sandbox.images.blobs import Blobs, locked
 from pytest_isolate.sandbox.images.manifest import (
     OCI_INDEX,
@@ -38,6 +43,7 @@ from pytest_isolate.sandbox.images.manifest import (
     parse_manifest,
 )
 from pytest_isolate.sandbox.images.unpack import Unpacked, unpack
+from pytest_isolate.units import quoted
 
 __all__ = ["Image", "Store", "Stored", "default_store"]
 
@@ -65,6 +71,7 @@ class Image:
     layers: tuple[str, ...]  #: directories, the topmost first, as overlayfs has them
     config: Config
     skipped: tuple[str, ...] = ()  #: what was left away when it was unpacked, in words
+    ids: SubordinateIds | None = None  #: that own its files; without: all are the caller's, or root's to give
 
 
 def default_store() -> Path:
@@ -80,6 +87,12 @@ class Store:
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory if directory is not None else default_store()
         self.blobs = Blobs(self.directory)
+
+    @cached_property
+    def ownership(self) -> Ownership | None:
+        """Of the layers that are unpacked here and now; None: as far as the caller may give files away."""
+        ids = usable_subordinate_ids(Host())
+        return None if ids is None else Ownership(ids)
 
     # ---- the index ------------------------------------------------------------------------------
 
@@ -150,10 +163,17 @@ class Store:
 
     def image(self, stored: Stored) -> Image:
         """The image with all its layers unpacked. Raises ImageError."""
-        manifest = self.manifest(stored.manifest.digest)
+        return self._image(stored.name, stored.manifest.digest, (0, 0))
+
+    def seen_as(self, image: Image, own: tuple[int, int]) -> Image:
+        """The image for a caller who looks like ``own`` (uid, gid) in it. Raises ImageError."""
+        return self._image(image.name, image.digest, own)
+
+    def _image(self, name: str, digest: str, own: tuple[int, int]) -> Image:
+        manifest = self.manifest(digest)
         config = self.config(manifest)
         pairs = [*zip(manifest.layers, config.diff_ids, strict=True)]
-        layers = [self.layer(blob, diff_id) for blob, diff_id in pairs]
+        layers = [self.layer(blob, diff_id, own) for blob, diff_id in pairs]
         skipped: dict[str, int] = {}
         for diff_id in config.diff_ids:
             unpacked = self.unpacked(diff_id) or Unpacked()
@@ -163,17 +183,21 @@ class Store:
             map(str, reversed(layers))
         )  # overlayfs refuses a layer that comes twice
         return Image(
-            stored.name,
-            stored.manifest.digest,
+            name,
+            digest,
             tuple(topmost_first),
             config,
             tuple(f"{count} {what}{'s' * (count > 1)}" for what, count in skipped.items()),
+            None if self.ownership is None else self.ownership.ids,
         )
 
     # ---- layers ---------------------------------------------------------------------------------
 
-    def layer_path(self, diff_id: str) -> Path:
-        return self.directory / "layers" / check_digest(diff_id).replace(":", "/")
+    def layer_path(self, diff_id: str, ownership: Ownership | None = None) -> Path:
+        """``ownership``: another than what is usual here."""
+        ownership = ownership or self.ownership
+        path = self.directory / "layers" / check_digest(diff_id).replace(":", "/")
+        return path if ownership is None else path.with_name(path.name + ownership.name)
 
     def unpacked(self, diff_id: str) -> Unpacked | None:
         """What is known of an unpacked layer; None if it is not unpacked."""
@@ -182,31 +206,43 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def layer(self, blob: Descriptor, diff_id: str) -> Path:
-        """The directory of a layer, unpacked by whoever comes first. Raises ImageError."""
-        path = self.layer_path(diff_id)
+    def layer(self, blob: Descriptor, diff_id: str, own: tuple[int, int] = (0, 0)) -> Path:
+        """The directory of a layer, unpacked by whoever comes first; ``own``: as whom the caller will be seen
+        with it. Raises ImageError."""
+        path = self._layer(blob, diff_id, self.ownership)
+        if self.ownership is not None and own != (0, 0):
+            unpacked = self.unpacked(diff_id) or Unpacked()
+            path = self._layer(blob, diff_id, self.ownership.seen_as(own, unpacked))
+        return path
+
+    def _layer(self, blob: Descriptor, diff_id: str, ownership: Ownership | None) -> Path:
+        path = self.layer_path(diff_id, ownership)
         note = _note(path)
         with contextlib.suppress(FileNotFoundError):
             os.utime(note)
             return path
         with locked(path.with_suffix(".lock")):
             if not note.exists():
-                self._unpack(blob, diff_id, path)
+                self._unpack(blob, diff_id, path, ownership)
         return path
 
-    def _unpack(self, blob: Descriptor, diff_id: str, path: Path) -> None:
+    def _unpack(self, blob: Descriptor, diff_id: str, path: Path, ownership: Ownership | None) -> None:
         """Under the layer's lock: what is there without a note is of a process that was killed."""
-        remove_tree(path)
+        self._remove_tree(path)
         with self.work_directory() as work:
             root = work / "layer"
             root.mkdir(mode=0o755)
-            unpacked = unpack(self.blobs.path(blob.digest), root)
+            archive = self.blobs.path(blob.digest)
+            unpacked = unpack(archive, root) if ownership is None else ownership.unpack(archive, root)
             if unpacked.diff_id != diff_id:
                 raise ImageError(
                     f"layer {blob.digest} is not what the image promises: "
                     f"unpacked it has the digest {unpacked.diff_id} where {diff_id} was expected"
                 )
+            mode = stat.S_IMODE(root.stat().st_mode)
+            root.chmod(mode | stat.S_IWUSR)  # rename(2) writes to a directory that gets another parent
             os.rename(root, path)
+        path.chmod(mode)
         _replace(_note(path), dataclasses.asdict(unpacked))
 
     @contextlib.contextmanager
@@ -219,13 +255,14 @@ class Store:
             for entry in base.iterdir():
                 if entry.is_dir() and (fd := _try_lock(entry)) is not None:
                     os.close(fd)
-                    remove_tree(entry)
+                    with contextlib.suppress(ImageError):  # of ids that are the caller's no more
+                        self._remove_tree(entry)
             work = Path(tempfile.mkdtemp(dir=base))
             fd = _try_lock(work)
         try:
             yield work
         finally:
-            remove_tree(work)
+            self._remove_tree(work)
             if fd is not None:
                 os.close(fd)
 
@@ -237,18 +274,29 @@ class Store:
         before = time.time() - in_use_s
         freed_bytes = 0
         with locked(self.directory / "index.lock"):
-            blobs, layers = self._needed(self.images())
+            blobs, diff_ids = self._needed(self.images())
+            layers = tuple(f"{self.layer_path(diff_id).name}-" for diff_id in diff_ids)
             for path in _older(self.directory / "blobs" / "sha256", before):
                 if f"sha256:{path.name}" not in blobs:
                     freed_bytes += _unlink(path)
             for note in _older(self.directory / "layers" / "sha256", before):
-                if note.suffix == ".json" and f"sha256:{note.stem}" not in layers:
+                if note.suffix == ".json" and not f"{note.stem}-".startswith(layers):
                     freed_bytes += Unpacked(**json.loads(note.read_bytes())).size_bytes + _unlink(note)
-                    remove_tree(note.with_suffix(""))
+                    self._remove_tree(note.with_suffix(""))
             for path in _older(self.directory / "partial", before):
                 if path.suffix != ".lock":
                     freed_bytes += _unlink(path)
         return freed_bytes
+
+    def _remove_tree(self, path: Path) -> None:
+        """Also what has files of subordinate ids. Raises ImageError."""
+        try:
+            remove_tree(path)
+        except PermissionError as error:
+            if self.ownership is None:
+                why = f"{error.strerror} for {quoted(error.filename)}; run: sudo rm -rf {path}"
+                raise ImageError(f"cannot remove {path}: {why}") from None
+            self.ownership.remove(path, remove_tree)
 
     def _needed(self, images: Sequence[Stored]) -> tuple[set[str], set[str]]:
         blobs: set[str] = set()

@@ -21,6 +21,7 @@ from typing import IO, Any, cast
 from pytest_isolate.errors import ImageError
 from pytest_isolate.kernel.in_root import open_in_root
 from pytest_isolate.sandbox.images.compression import Plain, decompressed
+from pytest_isolate.sandbox.images.owners import EVERYBODY, Owners
 from pytest_isolate.units import format_size, quoted
 
 __all__ = ["TAR_ERRORS", "Bounds", "Unpacked", "read_members", "unpack"]
@@ -55,18 +56,22 @@ class Unpacked:
     size_bytes: int = 0
     entries: int = 0
     skipped: dict[str, int] = field(default_factory=dict)  #: how many of what was left away
+    uids: list[int] = field(default_factory=list)  #: of its owners, where they are subordinate ids
+    gids: list[int] = field(default_factory=list)
 
     def skip(self, what: str) -> None:
         self.skipped[what] = self.skipped.get(what, 0) + 1
 
 
-def unpack(archive: Path, directory: Path, bounds: Bounds = Bounds()) -> Unpacked:
+def unpack(
+    archive: Path, directory: Path, bounds: Bounds = Bounds(), owners: Owners | None = None
+) -> Unpacked:
     """Into an empty directory. Raises ImageError; what has been written by then stays.
 
-    Owners are kept where the caller may give files away (root). Device nodes are left away: a sandbox has
-    a /dev of its own and opens no others.
+    Owners are kept where the caller may give files away: root to everybody, others as ``owners`` has it.
+    Device nodes are left away: a sandbox has a /dev of its own and opens no others.
     """
-    unpacking = _Unpacking(directory, bounds)
+    unpacking = _Unpacking(directory, bounds, owners)
     try:
         with decompressed(archive) as plain:
             for member, content in read_members(plain, unpacking.unpacked):
@@ -142,10 +147,10 @@ class _Forward:
 
 
 class _Unpacking:
-    def __init__(self, directory: Path, bounds: Bounds) -> None:
+    def __init__(self, directory: Path, bounds: Bounds, owners: Owners | None) -> None:
         self.unpacked = Unpacked()
+        self._owners = owners or (EVERYBODY if os.geteuid() == 0 else None)
         self._bounds = bounds
-        self._gives_away = os.geteuid() == 0
         self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._parent: tuple[str, int] | None = None  # the last one, as entries of one directory come together
         self._directories: dict[str, tarfile.TarInfo] = {}  # their modes and times come last
@@ -332,8 +337,9 @@ class _Unpacking:
 
     def _set_attributes(self, member: tarfile.TarInfo, path: str, *, follow: bool = False) -> None:
         """``follow`` for a path below /proc/self/fd that is the thing itself."""
-        if self._gives_away:
-            os.chown(path, member.uid, member.gid, follow_symlinks=follow)
+        owners = self._owners
+        if owners is not None and not owners.give(path, member.uid, member.gid, follow=follow):
+            self.unpacked.skip("out-of-range owner")
         for key, value in member.pax_headers.items():
             if key.startswith(XATTR):
                 self._set_xattr(path, key.removeprefix(XATTR), value, follow)

@@ -147,6 +147,20 @@ int isolate_enter(const struct enter_plan *plan, struct enter_result *result) {
     return 0;
 }
 
+/* ---- a user namespace for a fork of pytest's own ------------------------------------------------- */
+
+/* Its parent maps the ids, and ends it with itself. 0, or -1 and errno. */
+int isolate_unshare_user(int parent_pid) {
+    if (unshare(CLONE_NEWUSER) < 0)
+        return -1;
+    /* After the change of credentials, which would clear it. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (getppid() == parent_pid)
+        return 0;
+    errno = ESRCH;
+    return -1;
+}
+
 /* ---- waking ------------------------------------------------------------------------------------- */
 
 /* Delivers a signal to a child that may block all of them: ptrace clears its mask (PTRACE_SETSIGMASK,

@@ -41,6 +41,7 @@ struct enter_result {
 };
 
 int isolate_enter(const struct enter_plan *plan, struct enter_result *result);
+int isolate_unshare_user(int parent_pid);
 int isolate_interrupt(int pid, int signal_number);
 
 #endif

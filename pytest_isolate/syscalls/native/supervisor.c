@@ -14,6 +14,7 @@
 #include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,7 @@
 
 #include "wire.h"
 
-enum { GRACE_MS = 5000, RETRY_MS = 5 };
+enum { GRACE_MS = 5000, RETRY_MS = 5, HELPER_MS = 30000, HELPER_MAX_WORDS = 32 };
 
 struct sandbox {
     struct sandbox *next;
@@ -107,7 +108,7 @@ static void run_program(int up, const struct op *ops, uint32_t count, char *data
     for (uint32_t i = 0; i < count; i++) {
         const struct op *op = &ops[i];
         struct status status = {STATUS_FAILED, i, 0};
-        if (op->number == OP_MAP_IDS) {
+        if (op->number == OP_MAP_IDS || op->number == OP_MAP_IDS_BY_HELPERS) {
             status.kind = STATUS_MAP_IDS;
             send_with_fds(up, &status, sizeof status, NULL, 0);
             if (recv(up, &status, sizeof status, 0) == sizeof status && status.error == 0)
@@ -147,7 +148,7 @@ static int write_text(const char *path, const char *text) {
     return error;
 }
 
-static int map_ids(pid_t pid, const struct op *op, const char *data) {
+static int map_ids(pid_t pid, const struct op *op, char *data) {
     /* By the supervisor, because a map of more than one id needs capabilities in the parent
      * namespace (user_namespaces(7)). */
     char path[64];
@@ -157,8 +158,53 @@ static int map_ids(pid_t pid, const struct op *op, const char *data) {
     return error ? error : write_text(path, data + op->args[1]);
 }
 
+/* `program PID 0 1000 1 1 100000 65536`, for a map as /proc has it. 0 or errno. */
+static int start_helper(pid_t *helper, char *program, pid_t pid, const char *map) {
+    char number[16], text[512], *words[HELPER_MAX_WORDS], *rest = text;
+    size_t count = 2;
+    if (strlen(map) >= sizeof text)
+        return E2BIG;
+    strcpy(text, map);
+    snprintf(number, sizeof number, "%d", pid);
+    words[0] = program;
+    words[1] = number;
+    for (char *word; (word = strtok_r(rest, " \n", &rest));) {
+        if (count == HELPER_MAX_WORDS - 1)
+            return E2BIG;
+        words[count++] = word;
+    }
+    words[count] = NULL;
+    char *environment[] = {NULL};
+    return posix_spawn(helper, program, NULL, NULL, words, environment);
+}
+
+/* 0, or why it did not do its work: EPERM, as it prints its own reason to nobody. */
+static int await_helper(pid_t helper) {
+    int status = -1, pidfd = (int)syscall(SYS_pidfd_open, helper, 0);
+    struct pollfd watched[] = {{pidfd, POLLIN, 0}, {pytest_pidfd, POLLIN, 0}};
+    /* It may be waiting for a name service, and pytest may be gone. No signal interrupts: all are blocked. */
+    if (pidfd >= 0 && (poll(watched, 2, HELPER_MS) <= 0 || !watched[0].revents))
+        kill(helper, SIGKILL);
+    while (waitpid(helper, &status, 0) < 0 && errno == EINTR) {
+    }
+    close(pidfd);
+    return status == 0 ? 0 : EPERM;
+}
+
+static int map_ids_by_helpers(pid_t pid, const struct op *op, char *data) {
+    /* Both at once; waited for here, before reap() may see them. */
+    pid_t uid_helper, gid_helper;
+    int uid_error = start_helper(&uid_helper, data + op->args[2], pid, data + op->args[0]);
+    int gid_error = start_helper(&gid_helper, data + op->args[3], pid, data + op->args[1]);
+    if (!uid_error)
+        uid_error = await_helper(uid_helper);
+    if (!gid_error)
+        gid_error = await_helper(gid_helper);
+    return uid_error ? uid_error : gid_error;
+}
+
 static struct reply follow_init(int init, pid_t pid, const struct request *request, const struct op *ops,
-                                const char *data, int *fds, size_t *fd_count) {
+                                char *data, int *fds, size_t *fd_count) {
     struct reply reply = {REPLY_FAILED, request->op_count, request->id, pid, ECHILD};
     struct pollfd watched[] = {{init, POLLIN, 0}, {pytest_pidfd, POLLIN, 0}};
     for (;;) {
@@ -171,7 +217,8 @@ static struct reply follow_init(int init, pid_t pid, const struct request *reque
             return reply;
         reply.op_index = status.op_index;
         if (status.kind == STATUS_MAP_IDS && status.op_index < request->op_count) {
-            status.error = map_ids(pid, &ops[status.op_index], data);
+            const struct op *op = &ops[status.op_index];
+            status.error = (op->number == OP_MAP_IDS ? map_ids : map_ids_by_helpers)(pid, op, data);
             if (status.error == 0) {
                 send_with_fds(init, &status, sizeof status, NULL, 0);
                 continue;
@@ -357,6 +404,7 @@ int main(int argc, char **argv) {
     sigprocmask(SIG_SETMASK, &all, NULL); /* pytest's end is the only end */
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);
+    signal(SIGCHLD, SIG_DFL); /* whoever ignores it has no exit status to wait for (wait(2)) */
     syscall(SYS_close_range, (unsigned)WIRE_SOCKET_FD + 1, ~0U, 0U);
     prctl(PR_SET_NAME, "isolate-superv");
     setsid();

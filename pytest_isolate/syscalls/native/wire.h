@@ -33,7 +33,9 @@ struct reply {
 /* One system call of a program. A program is data: the init of a sandbox runs it, top to bottom. */
 enum { OP_EXPORT = 1 }; /* the result is a descriptor that pytest gets */
 enum { ARG_VALUE = 0, ARG_DATA = 1, ARG_SLOT = 2 };
-enum { OP_MAP_IDS = 0x10000 }; /* not a call: the supervisor writes uid_map (arg 0) and gid_map (arg 1) */
+/* Not calls. The supervisor writes uid_map (arg 0) and gid_map (arg 1), or has the programs newuidmap (arg 2)
+ * and newgidmap (arg 3) do it. */
+enum { OP_MAP_IDS = 0x10000, OP_MAP_IDS_BY_HELPERS = 0x10001 };
 
 struct op {
     uint32_t number;
