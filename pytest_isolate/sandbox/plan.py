@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pytest_isolate.errors import UnsupportedError
-from pytest_isolate.kernel import namespaces, overlay
+from pytest_isolate.kernel import namespaces
 from pytest_isolate.kernel.host import Host
-from pytest_isolate.kernel.mounts import MountPoint
 from pytest_isolate.kernel.namespaces import Namespace
-from pytest_isolate.kernel.overlay import LOWER_TYPES
 from pytest_isolate.kernel.process import ROOT_CAPABILITIES, Capability
-from pytest_isolate.kernel.supervisor import CONTAINER_INIT
 from pytest_isolate.kernel.tree import Tree
 from pytest_isolate.sandbox import steps
 from pytest_isolate.sandbox.guest import Environ, environ_of, user_of
-from pytest_isolate.sandbox.lending import Workspace, is_below, lend, libraries, loader_command
+from pytest_isolate.sandbox.lending import Workspace, libraries, loader_command
+from pytest_isolate.sandbox.roots import root_steps
 from pytest_isolate.sandbox.steps import Step
 from pytest_isolate.sandbox.written import Layer
 from pytest_isolate.spec import NATIVE, HostRootfs, ImageRootfs, Limits, Network, PathRootfs, Spec, User
@@ -29,13 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_TMP_SIZE_BYTES", "Plan", "make_plan", "seen_as"]
 
 DEFAULT_TMP_SIZE_BYTES = 2**30
-#: Places with a fresh content of the sandbox's own, in every kind of root.
-PRIVATE = ("/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/run")
-#: Top-level directories in which users own things somewhere below.
-USER_TREES = frozenset({"/home", "/opt", "/srv", "/var", "/mnt", "/media", "/usr/local"})
-MANY_ENTRIES = 200
-#: Of the options of a mount, what an OCI runtime needs for upper and work directory.
-SPARE = 300
 #: A container's root carries the mounts, and what is written to none of them.
 ROOT_LAYER = Layer("rootfs", "/")
 
@@ -79,6 +68,24 @@ class Plan:
         return frozenset(step.target for step in binds if step.is_file and step.make_target)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """What the steps follow from."""
+
+    spec: Spec
+    host: Host
+    workspace: Workspace
+    image: Image | None
+    tree: Tree
+    own: frozenset[Namespace]
+    user: tuple[int, int] | None  #: whom the caller looks like, if not itself
+    cwd: str
+
+    @property
+    def user_first(self) -> bool:
+        return Namespace.USER in self.own and not self.host.privileged
+
+
 def make_plan(spec: Spec, host: Host, workspace: Workspace, image: Image | None = None) -> Plan:
     """Decide everything; do nothing. ``image``: what the Spec's rootfs stands for, if that is one."""
     own = frozenset(Namespace)
@@ -86,23 +93,28 @@ def make_plan(spec: Spec, host: Host, workspace: Workspace, image: Image | None 
         own -= {Namespace.NET}
     if spec.user is User.HOST_ROOT:
         own -= {Namespace.USER}
-    user_first = Namespace.USER in own and not host.privileged
     tree = _tree(spec, image)
-    user = _user(spec, host, tree, image)
-    cwd = _cwd(spec, workspace, tree, image)
-    make = _steps if spec.runtime == NATIVE else _contained_steps
-    planned = tuple(make(spec, host, workspace, tree, own, user, cwd, user_first, image))
+    given = _Given(
+        spec=spec,
+        host=host,
+        workspace=workspace,
+        image=image,
+        tree=tree,
+        own=own,
+        user=_user(spec, host, tree, image),
+        cwd=_cwd(spec, workspace, tree, image),
+    )
     return Plan(
         spec=spec,
-        cwd=cwd,
+        cwd=given.cwd,
         namespaces=own,
-        user_first=user_first,
-        steps=planned,
-        capabilities=_capabilities(spec, host, user),
-        user=user or (host.uid, host.gid),
+        user_first=given.user_first,
+        steps=tuple(_steps(given) if spec.runtime == NATIVE else _contained_steps(given)),
+        capabilities=_capabilities(given),
+        user=given.user or (host.uid, host.gid),
         tree=tree,
         loader=loader_command(workspace),
-        environ=_environ(spec, host, workspace, tree, user, image),
+        environ=_environ(given),
         libraries=libraries(workspace),
     )
 
@@ -135,10 +147,10 @@ def _user(spec: Spec, host: Host, tree: Tree, image: Image | None) -> tuple[int,
             return None
 
 
-def _capabilities(spec: Spec, host: Host, user: tuple[int, int] | None) -> frozenset[Capability] | None:
-    if spec.user is User.HOST_ROOT:
+def _capabilities(given: _Given) -> frozenset[Capability] | None:
+    if given.spec.user is User.HOST_ROOT:
         return None
-    is_root = host.privileged if user is None else user[0] == 0
+    is_root = given.host.privileged if given.user is None else given.user[0] == 0
     return ROOT_CAPABILITIES if is_root else frozenset()
 
 
@@ -149,279 +161,59 @@ def _cwd(spec: Spec, workspace: Workspace, tree: Tree, image: Image | None) -> s
     return workspace.cwd if wanted is None else tree.resolve(wanted)
 
 
-def _environ(
-    spec: Spec,
-    host: Host,
-    workspace: Workspace,
-    tree: Tree,
-    user: tuple[int, int] | None,
-    image: Image | None,
-) -> Environ:
-    if isinstance(spec.rootfs, HostRootfs):
+def _environ(given: _Given) -> Environ:
+    if isinstance(given.spec.rootfs, HostRootfs):
         return ()
-    uid = host.uid if user is None else user[0]
-    return environ_of(tree, image.config if image is not None else None, uid, workspace.commands)
+    uid = given.host.uid if given.user is None else given.user[0]
+    config = given.image.config if given.image is not None else None
+    return environ_of(given.tree, config, uid, given.workspace.commands)
 
 
-def _steps(
-    spec: Spec,
-    host: Host,
-    workspace: Workspace,
-    tree: Tree,
-    own: frozenset[Namespace],
-    user: tuple[int, int] | None,
-    cwd: str,
-    user_first: bool,
-    image: Image | None,
-) -> Iterator[Step]:
-    uid_map, gid_map = _id_maps(user, host, user_first, image)
-    if user_first and image is not None and (ids := image.ids) is not None:
+def _steps(given: _Given) -> Iterator[Step]:
+    spec, own, image = given.spec, given.own, given.image
+    uid_map, gid_map = _id_maps(given, given.user)
+    if given.user_first and image is not None and (ids := image.ids) is not None:
         yield steps.MapByHelpers(uid_map, gid_map, ids.newuidmap, ids.newgidmap)
-    elif user_first:
+    elif given.user_first:
         yield steps.MapSelf(uid_map, gid_map)
     yield steps.MakePrivate()
     yield steps.MakeScratch(spec.limits.tmp_size_bytes or DEFAULT_TMP_SIZE_BYTES)
-    root = list(_root(spec, host, workspace, tree, user_first))
-    yield from root
-    if cwd != workspace.cwd:
-        yield steps.MakeDirectory(cwd)
-    if spec.readonly:
-        yield from (steps.MakeReadOnly(s.target) for s in root if isinstance(s, steps.MountOverlay))
-    yield steps.ChangeRoot()
-    if Namespace.NET in own:
-        yield steps.LoopbackUp()
-    yield steps.SetHostname(spec.hostname)
-    if Namespace.USER in own and not user_first:
+    yield from _in_root(given)
+    if Namespace.USER in own and not given.user_first:
         yield steps.EnterUserNamespace(uid_map, gid_map)
     yield steps.HandOut(tuple(n for n in Namespace if n in own and n is not Namespace.CGROUP))
     yield steps.Seal()
 
 
-def _contained_steps(
-    spec: Spec,
-    host: Host,
-    workspace: Workspace,
-    tree: Tree,
-    own: frozenset[Namespace],
-    user: tuple[int, int] | None,
-    cwd: str,
-    user_first: bool,
-    image: Image | None,
-) -> Iterator[Step]:
+def _contained_steps(given: _Given) -> Iterator[Step]:
     """For an OCI runtime, which enters the user namespace first, as root too, and seals by itself."""
-    if Namespace.USER in own:
+    if Namespace.USER in given.own:
         # Without privileges runc wants to be root; the container's init makes the caller of it again.
-        seen = (0, 0) if user_first else user
-        yield steps.EnterUserNamespace(*_id_maps(seen, host, user_first, None))
-    root = list(_root(spec, host, workspace, tree, user_first))
+        seen = (0, 0) if given.user_first else given.user
+        yield steps.EnterUserNamespace(*_id_maps(replace(given, image=None), seen))
+    yield from _in_root(given)
+
+
+def _in_root(given: _Given) -> Iterator[Step]:
+    root = [*root_steps(given.spec, given.host, given.workspace, given.tree, given.user_first)]
     yield from root
-    if cwd != workspace.cwd:
-        yield steps.MakeDirectory(cwd)
-    if spec.readonly:
+    if given.cwd != given.workspace.cwd:
+        yield steps.MakeDirectory(given.cwd)
+    if given.spec.readonly:
         yield from (steps.MakeReadOnly(s.target) for s in root if isinstance(s, steps.MountOverlay))
     yield steps.ChangeRoot()
-    if Namespace.NET in own:
+    if Namespace.NET in given.own:
         yield steps.LoopbackUp()
-    yield steps.SetHostname(spec.hostname)
+    yield steps.SetHostname(given.spec.hostname)
 
 
-def _id_maps(
-    user: tuple[int, int] | None, host: Host, user_first: bool, image: Image | None
-) -> tuple[str, str]:
-    if user_first and image is not None and image.ids is not None:
+def _id_maps(given: _Given, user: tuple[int, int] | None) -> tuple[str, str]:
+    """``user``: (uid, gid) that the caller's look like, if they do not stay as they are."""
+    host, image = given.host, given.image
+    if given.user_first and image is not None and image.ids is not None:
         return image.ids.maps(host, user or (host.uid, host.gid))
     if user is not None:
         return namespaces.single_map(user[0], host.uid), namespaces.single_map(user[1], host.gid)
-    if user_first:
+    if given.user_first:
         return namespaces.single_map(host.uid, host.uid), namespaces.single_map(host.gid, host.gid)
     return namespaces.identity_map(host.uid_extents), namespaces.identity_map(host.gid_extents)
-
-
-def _root(spec: Spec, host: Host, workspace: Workspace, tree: Tree, user_first: bool) -> Iterator[Step]:
-    contained = spec.runtime != NATIVE
-    layers = _Layers(host, user_first, contained and spec.user is not User.HOST_ROOT)
-    lent: list[steps.MountOverlay | steps.MountBind]
-    match spec.rootfs:
-        case HostRootfs():
-            if user_first or contained:
-                yield from layers.tree("/", _writable_trees(host, workspace))
-            else:
-                yield from layers.mounted(host.mounts)
-            needed = [*workspace.needed, *_home_and_path(host), *_name_service(spec, host)]
-            lent = [layers.overlay(path, make_target=True) for path in _hidden(needed)]
-        case PathRootfs() | ImageRootfs():
-            if contained:  # crun cannot mount on / itself
-                yield from layers.parts(tree)
-            else:
-                yield layers.overlay(*tree.layers, target="/")
-            lent = [*lend(tree, host, workspace)]
-    places = [tree.resolve(place) for place in PRIVATE]
-    yield from (steps.MakeDirectory(place) for place in places)
-    yield from _system(spec, host, user_first, places)
-    yield from sorted(
-        [
-            *lent,
-            *(steps.MountBind(path, path, False, make_target=True) for path in workspace.writable),
-            *(_container_init(places[-1]) if contained else ()),
-            *_binds(spec, host, tree),
-        ],
-        key=lambda step: step.target.count("/"),
-    )
-
-
-def _system(spec: Spec, host: Host, user_first: bool, places: list[str]) -> Iterator[Step]:
-    """What every root gets, in the order of :data:`PRIVATE`."""
-    proc, sys, dev, tmp, var_tmp, run = places
-    yield steps.MountProc(proc)
-    # In a user namespace, as a runtime is, a fresh one takes a network of one's own (sysfs(5)).
-    hosts = spec.runtime != NATIVE and spec.network is Network.HOST
-    yield steps.MountSys(sys, fresh=not user_first and not hosts)
-    yield steps.MountDev(dev, host.devices)
-    yield steps.MountScratch(f"{dev}/shm", 0o1777)
-    yield steps.MountScratch(tmp, 0o1777)
-    yield steps.MountScratch(var_tmp, 0o1777)
-    yield steps.MountScratch(run, 0o755)
-    yield steps.MakeDirectory(f"{run}/lock", 0o1777)
-    if spec.network is Network.NONE and not user_first:
-        yield steps.OpenLowPorts()
-
-
-def _container_init(run: str) -> Iterator[steps.MountBind]:
-    target = f"{run}/pytest-isolate/init"
-    yield steps.MountBind(str(CONTAINER_INIT), target, readonly=True, is_file=True, make_target=True)
-
-
-class _Layers:
-    """Makes overlay steps, each with a layer of its own.
-
-    ``inside``: they are mounted in the user namespace, though the caller has privileges.
-    """
-
-    def __init__(self, host: Host, user_first: bool, inside: bool) -> None:
-        self._host = host
-        self._user_first = user_first
-        self._inside = inside
-        self._count = 0
-
-    def overlay(
-        self, source: str, *below: str, target: str | None = None, make_target: bool = False
-    ) -> steps.MountOverlay:
-        mode, owner = self._host.ownership(source)
-        self._count += 1
-        if self._user_first and owner[0] != self._host.uid:
-            # Whoever mounts owns the top directory: give the owner what others have.
-            mode = (mode & 0o7) * 0o111
-        return steps.MountOverlay(
-            source,
-            target or source,
-            layer=str(self._count),
-            user_xattrs=self._user_first or self._inside,
-            mode=mode,
-            owner=None if self._user_first else owner,
-            make_target=make_target,
-            below=below,
-        )
-
-    def mounted(self, mounts: Iterable[MountPoint]) -> Iterator[Step]:
-        """With privileges: one overlay on ``/``, and one on each other mount, as none shows another."""
-        whole: list[str] = []
-        for mount in sorted(mounts, key=lambda m: m.path):
-            path = mount.path
-            if path != "/" and (_is_private(path) or is_below(path, whole) or not self._host.exists(path)):
-                continue
-            if not self._host.is_directory(path):
-                yield steps.MountBind(path, path, readonly=True, is_file=True)
-            elif path != "/" and (mount.readonly or mount.fstype not in LOWER_TYPES):
-                whole.append(path)
-                yield steps.MountBind(path, path, readonly=True, recursive=True)
-            else:
-                yield self.overlay(path)
-
-    def parts(self, tree: Tree) -> Iterator[Step]:
-        """Of a root that is not the host's: each entry of the top directory for itself."""
-        for path in tree.names():
-            found = tree.layers_of(path)
-            if path in PRIVATE:
-                continue
-            if os.path.islink(found[0]):
-                yield steps.MakeSymlink(path, os.readlink(found[0]))
-            elif os.path.isdir(found[0]):
-                if len(":".join(map(overlay.escape, found))) > overlay.MOST_OPTIONS - SPARE:
-                    raise UnsupportedError(
-                        "an OCI runtime for this image",
-                        f"the paths of its {len(found)} layers are too long for mount(2)",
-                        "make one layer of them: pytest-isolate image export IMAGE FILE --format rootfs",
-                    )
-                yield self.overlay(*found, target=path, make_target=True)
-            else:
-                yield steps.MountBind(found[0], path, readonly=True, is_file=True, make_target=True)
-
-    def tree(self, directory: str, writable: frozenset[str]) -> Iterator[Step]:
-        """Without privileges an overlay on a tree with mounts below fails (they are locked together,
-        mount_namespaces(7)): so go down to trees without, and overlay what the user may write to."""
-        for entry in self._host.entries(directory):
-            path = entry.path
-            if path in PRIVATE:
-                continue
-            if entry.points_to is not None:
-                yield steps.MakeSymlink(path, entry.points_to)
-            elif not entry.is_directory:
-                yield steps.MountBind(path, path, readonly=True, is_file=True, make_target=True)
-            elif not any(is_below(tree, [path]) for tree in writable):
-                whole = not self._inside or self._host.is_readable(path)
-                yield steps.MountBind(path, path, readonly=True, recursive=whole, make_target=True)
-            elif not self._has_mounts(path):
-                yield self.overlay(path, make_target=True)
-            elif len(inner := self._host.entries(path)) <= MANY_ENTRIES:
-                yield steps.MakeDirectory(path)
-                yield from self.tree(path, writable | {e.path for e in inner})
-            else:
-                yield steps.MountBind(path, path, readonly=True, recursive=True, make_target=True)
-
-    def _has_mounts(self, path: str) -> bool:
-        return any(mount.path.startswith(path + "/") for mount in self._host.mounts)
-
-
-def _writable_trees(host: Host, workspace: Workspace) -> frozenset[str]:
-    """Directories whose top-level tree the caller may write to somewhere."""
-    known = {*workspace.needed, os.path.expanduser("~")}
-    trees = {path for path in known if host.is_writable(path)}
-    trees |= {tree for tree in USER_TREES if tree != "/usr/local" or host.is_writable(tree)}
-    trees |= {entry.path for entry in host.entries("/") if host.is_writable(entry.path)}
-    return frozenset(trees)
-
-
-def _is_private(path: str) -> bool:
-    return is_below(path, PRIVATE)
-
-
-def _hidden(paths: Iterable[str]) -> list[str]:
-    """Those of ``paths`` that a private /tmp or /run would hide, without those inside another."""
-    found: list[str] = []
-    for path in sorted(set(paths)):
-        if _is_private(path) and path not in PRIVATE and not is_below(path, found):
-            found.append(path)
-    return found
-
-
-def _home_and_path(host: Host) -> list[str]:
-    """The home directory, and where commands are found: continuous integration may have them below /tmp."""
-    places = [os.path.expanduser("~"), *os.environ.get("PATH", "").split(os.pathsep)]
-    return [place for place in places if place.startswith("/") and host.is_directory(place)]
-
-
-def _name_service(spec: Spec, host: Host) -> list[str]:
-    """With the host's network: where /etc/resolv.conf leads (systemd-resolved keeps it in /run)."""
-    target = os.path.dirname(os.path.realpath("/etc/resolv.conf"))
-    return [target] if spec.network is Network.HOST and host.is_directory(target) else []
-
-
-def _binds(spec: Spec, host: Host, tree: Tree) -> Iterator[steps.MountBind]:
-    for bind in spec.binds:
-        is_file = not host.is_directory(bind.source)
-        target = bind.target
-        if not isinstance(spec.rootfs, HostRootfs):
-            target = tree.resolve(target)
-        yield steps.MountBind(
-            bind.source, target, bind.readonly, recursive=True, is_file=is_file, make_target=True
-        )
