@@ -142,7 +142,7 @@ def _mmdebstrap(debian: Debian, source_date_epoch: int, archive: Path) -> None:
 def _without_root() -> str:
     user = os.environ.get("USER") or os.geteuid()
     return (
-        "without root it needs apt-get install fakechroot fakeroot, or uidmap and a range of user ids for you: "
+        "without root it needs apt-get install fakechroot fakeroot, or uidmap and a range of ids for you: "
         f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
     )
 
