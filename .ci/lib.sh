@@ -8,6 +8,8 @@ TREE=$WORK/tree
 ENVIRONMENT=$WORK/environment
 # Not a `python3` on PATH: it may be in a home directory that only its owner can enter.
 SYSTEM_PYTHON=/usr/bin/python3
+# Images that tests need: the first lane that does builds them, in half a minute each, the others read them.
+export TEST_IMAGES=$WORK/images
 # One hung test must not use up the time of all lanes.
 PYTEST_LIMIT=20m
 
@@ -29,10 +31,12 @@ prepare() {
     trap clean_up EXIT
     [[ $(id -u) -eq 0 ]] || die "run as root, on a machine or in a container that may be changed"
     # ssh: a worker of pytest-xdist over it, in tests/plugin/third_party.
-    # docker-registry, skopeo, openssl: a registry, with and without TLS, in tests of images; uidmap: owners in
-    # images without privileges. crun and runc: tests/plugin/test_runtimes.py.
-    need_packages crun docker-registry gcc git libc6-dev openssh-client openssh-server openssl python3-dev \
-        python3-venv runc skopeo uidmap util-linux
+    # docker-registry, skopeo, openssl: a registry, with and without TLS, in tests of images.
+    # busybox-static, mmdebstrap: images of rootfs-images/; uidmap: owners in images without privileges.
+    # crun and runc: tests/plugin/test_runtimes.py.
+    need_packages busybox-static crun docker-registry gcc git libc6-dev mmdebstrap openssh-client openssh-server \
+        openssl python3-dev python3-venv runc skopeo uidmap util-linux
+    mkdir --mode=755 "$TEST_IMAGES"
 }
 
 clean_up() {
@@ -93,6 +97,17 @@ need_environment() {
     environment "$ENVIRONMENT" "$SYSTEM_PYTHON" --editable "${TREE}[test,docs]" \
         --group "$TREE/pyproject.toml:lint" --group "$TREE/pyproject.toml:types"
     touch "$ENVIRONMENT.made"
+}
+
+# need_images: have them, before a lane that has no right to make them.
+need_images() {
+    local name
+    for name in busybox debian-slim python-slim; do
+        [[ ! -e $TEST_IMAGES/$name.tar ]] || continue
+        say "building the image $name"
+        logged "$ENVIRONMENT/bin/pytest-isolate" image build "$TREE/rootfs-images/$name.toml" --missing \
+            --store "$TEST_IMAGES/store" --output "$TEST_IMAGES/$name.tar"
+    done
 }
 
 # run_pytest ENVIRONMENT ARGUMENT…: with AS, an array, before the command (such as setpriv …).

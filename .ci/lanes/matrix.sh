@@ -5,7 +5,7 @@ set -euo pipefail
 
 PYTESTS=(84 92)
 ALL=(tests/unit tests/plugin)
-BELOW=(tests/plugin/test_{artifacts,cli,endurance,limits,missing,pool,sandbox}.py tests/plugin/third_party)
+BELOW=(tests/plugin/test_{any_root,artifacts,cli,endurance,image_cli,limits,missing,pool,sandbox}.py tests/plugin/third_party)
 
 # corner VERSION PYTHON PYTEST ARGUMENT…: tox finds interpreters on PATH only; those of pyenv are not there.
 corner() {

@@ -10,6 +10,7 @@ SELECTION=(
 )
 
 need_environment
+need_images
 cd "$TREE"
 export HOME=$WORK/nobody TMPDIR=$WORK/nobody/tmp USER=nobody LOGNAME=nobody
 mkdir -p "$TMPDIR"

@@ -40,6 +40,8 @@ def image(arguments: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     except IsolateError as error:
         err.write(f"pytest-isolate: error: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        return 130  # as shells have it: 128 + SIGINT
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         err.write(f"pytest-isolate: error: {where}{error.strerror or error}\n")
@@ -270,9 +272,8 @@ def _layer_json(layer: _Layer) -> dict[str, Any]:
 
 
 def _remove(store: Store, names: list[str]) -> None:
-    for name in names:
-        _named(store, name)
-    for name in names:
+    found = {stored.name for name in names for stored in _named(store, name)}  # all, or none
+    for name in found:
         store.remove(name)
 
 

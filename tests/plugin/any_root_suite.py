@@ -1,7 +1,8 @@
 """A suite of kinds of tests that there are, with nothing in it that knows of a root: ``test_any_root.py`` runs
 it in several. One test fails, one is skipped, two are expected to fail."""
 
-# mypy: ignore-errors  # written as people write tests
+# Written as people write tests.
+# mypy: ignore-errors
 
 from __future__ import annotations
 

@@ -231,6 +231,7 @@ def test_mmdebstrap_is_not_there(fails: Cli, place: Path, monkeypatch: pytest.Mo
     (place / "rootfs-images" / "deb.toml").write_text(DEBIAN)
     monkeypatch.setenv("PATH", str(place))
     assert fails("build", "deb") == "mmdebstrap is not there; run: apt-get install mmdebstrap"
+    assert fails("build", "box") == "apt-get is not there; build the image on Debian or Ubuntu"
 
 
 def test_recipes_that_are_not_there(fails: Cli, place: Path) -> None:
@@ -318,6 +319,8 @@ def test_an_image_as_one_root(do: Cli, place: Path) -> None:
         assert motd is not None
         assert motd.read() == b"hello\n"
     assert do("inspect", "box.tar").startswith(f"{place}/box.tar\n")
+    do("rm", "box.tar")
+    assert "box.tar" not in do("ls")
 
 
 def skopeo(*args: str) -> dict[str, object]:

@@ -91,7 +91,7 @@ def _busybox(package: str, work: Path) -> tuple[Path, str]:
         program = _program(_run(["dpkg-query", "--listfiles", package]).splitlines())
         if program is not None:
             return program, _run(["dpkg-query", "--show", "--showformat=${Version}", package])
-    _run(["apt-get", "-qq", "download", package], package="apt", cwd=work)
+    _run(["apt-get", "-qq", "download", package], cwd=work)
     archives = [*work.glob("*.deb")]
     if len(archives) != 1:
         raise ImageError(f"apt-get download {package} has brought {len(archives)} packages")
@@ -142,7 +142,7 @@ def _mmdebstrap(debian: Debian, source_date_epoch: int, archive: Path) -> None:
 def _without_root() -> str:
     user = os.environ.get("USER") or os.geteuid()
     return (
-        "without root it needs newuidmap (apt-get install uidmap) and a range of user ids for you: "
+        "without root it needs apt-get install fakechroot fakeroot, or uidmap and a range of ids for you: "
         f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
     )
 
@@ -223,7 +223,7 @@ def _chain(recipe: Recipe) -> list[str]:
 def _run(
     command: Sequence[str],
     *,
-    package: str = "dpkg",
+    package: str = "",
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
     output: Path | None = None,
@@ -243,7 +243,8 @@ def _run(
                 check=False,
             )
         except FileNotFoundError:
-            raise ImageError(f"{command[0]} is not there; run: apt-get install {package}") from None
+            get = f"run: apt-get install {package}" if package else "build the image on Debian or Ubuntu"
+            raise ImageError(f"{command[0]} is not there; {get}") from None
         except OSError as error:
             raise ImageError(f"cannot run {command[0]}: {error.strerror}") from None
     if ran.returncode != 0:

@@ -72,10 +72,8 @@ def _write_oci(store: Store, stored: Stored, file: IO[bytes]) -> None:
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
         _add(archive, "oci-layout", json.dumps(LAYOUT).encode())
         _add(archive, "index.json", json.dumps(index).encode())
-        for directory in (
-            "blobs",
-            "blobs/sha256",
-        ):  # without root skopeo cannot make those that are not named
+        # Without root skopeo cannot make those that are not named.
+        for directory in ("blobs", "blobs/sha256"):
             member = tarfile.TarInfo(directory)
             member.type, member.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(member)
