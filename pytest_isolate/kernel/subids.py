@@ -176,7 +176,7 @@ def _run_child(theirs: socket.socket, parent: int, function: Callable[[], bytes]
     answer = b""
     try:
         if lib.isolate_unshare_user(parent) != 0:
-            raise OSError(ffi.errno, f"cannot make a user namespace: {os.strerror(ffi.errno)}")
+            raise IsolateError(f"cannot make a user namespace: {os.strerror(ffi.errno)}")
         theirs.send(READY)
         if theirs.recv(1) == MAPPED:
             answer = DONE + function()

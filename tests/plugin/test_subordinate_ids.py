@@ -39,6 +39,7 @@ class Granted:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.grant = GRANT
         self.layers = home / "cache/pytest-isolate/images/layers/sha256"
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
         self.environ |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "COLUMNS": "10000"}
@@ -46,7 +47,7 @@ class Granted:
 
     def run(self, *args: str, check: bool = True) -> str:
         """Python with these arguments; what it prints."""
-        (self.home / "grant").write_text(GRANT)
+        (self.home / "grant").write_text(self.grant)
         subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", "image"], cwd=self.home, check=True)
         ran = subprocess.run(
             ["unshare", "--mount", "sh", "-ec", GRANTED, str(self.home / "grant"), *AS_NOBODY, *args],
@@ -332,6 +333,26 @@ assert store.prune(in_use_s=-1) > 0
     granted.run("-c", STORE + pruned)
     assert [*work.glob("[!.]*")] == []
     assert {path.suffix for path in granted.layers.iterdir()} == {".lock"}
+
+
+def test_a_range_that_is_taken_away(granted: Granted, layout: Layout) -> None:
+    """The layers for it stay, beside others that take no range; doctor and prune say what to do."""
+    assert layout.path.exists()
+    granted.run("-c", STORE + "get()")
+    work = granted.layers.parents[1] / "work"
+    (kept,) = (path for path in granted.layers.iterdir() if (path / "mail").exists())
+    (work / "left").mkdir()
+    kept.rename(work / "left/layer")
+    granted.grant = "daemon:100000:65536"
+    out = granted.run("-c", STORE + "print(get().ids)")
+    assert out == "None\n"
+    assert len([path for path in granted.layers.iterdir() if (path / "mail").exists()]) == 1
+    (work / "left/layer").rename(kept)
+    out = granted.run("-c", STORE + "store.remove('image'); store.prune(in_use_s=-1)", check=False)
+    assert f"ImageError: cannot remove {kept}: Operation not permitted; run: sudo rm -rf {kept}\n" in out
+    out = granted.run("-m", "pytest_isolate.cli", "doctor")
+    assert re.search(r"no +subordinate ids +/etc/subuid has no range for nobody\n", out), out
+    assert "run: sudo usermod --add-subuids 165536-231071 --add-subgids 165536-231071 nobody\n" in out
 
 
 def test_an_unpacking_that_fails(granted: Granted) -> None:

@@ -43,7 +43,6 @@ from pytest_isolate.sandbox.images.manifest import (
     parse_manifest,
 )
 from pytest_isolate.sandbox.images.unpack import Unpacked, unpack
-from pytest_isolate.units import quoted
 
 __all__ = ["Image", "Store", "Stored", "default_store"]
 
@@ -255,7 +254,7 @@ class Store:
             for entry in base.iterdir():
                 if entry.is_dir() and (fd := _try_lock(entry)) is not None:
                     os.close(fd)
-                    with contextlib.suppress(ImageError):  # of ids that are the caller's no more
+                    with contextlib.suppress(ImageError):  # of a range that is the caller's no more
                         self._remove_tree(entry)
             work = Path(tempfile.mkdtemp(dir=base))
             fd = _try_lock(work)
@@ -293,10 +292,13 @@ class Store:
         try:
             remove_tree(path)
         except PermissionError as error:
+            failure = ImageError(f"cannot remove {path}: {error.strerror}; run: sudo rm -rf {path}")
             if self.ownership is None:
-                why = f"{error.strerror} for {quoted(error.filename)}; run: sudo rm -rf {path}"
-                raise ImageError(f"cannot remove {path}: {why}") from None
-            self.ownership.remove(path, remove_tree)
+                raise failure from None
+            try:
+                self.ownership.remove(path, remove_tree)
+            except ImageError:  # of a range that is the caller's no more
+                raise failure from None
 
     def _needed(self, images: Sequence[Stored]) -> tuple[set[str], set[str]]:
         blobs: set[str] = set()
