@@ -29,6 +29,7 @@ PROCESS = Process(
     cwd="/work",
     uid=0,
     gid=0,
+    is_remapped=False,
     groups=[0, 4],
     umask=0o22,
     rlimits={"RLIMIT_NOFILE": (64, 64)},
@@ -105,7 +106,8 @@ def make(spec: Spec, *, privileged: bool = True, machine: Machine = MACHINE) -> 
     )
     spec = replace(spec, runtime="runc", start=Start.SPAWN)
     plan = make_plan(spec, ThisHost(privileged=privileged), workspace)
-    content = config(plan, PROCESS, machine, "/stage/layers")
+    process = replace(PROCESS, is_remapped=not privileged)
+    content = config(plan, process, machine, "/stage/layers")
     validator().validate(content)
     assert json.loads(json.dumps(content)) == content
     return content

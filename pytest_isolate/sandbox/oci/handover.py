@@ -96,6 +96,7 @@ def process(plan: Plan, args: Sequence[str], environ: Mapping[str, str], cwd: st
         cwd=cwd,
         uid=0 if as_root else os.geteuid(),
         gid=0 if as_root else os.getegid(),
+        is_remapped=plan.user_first and plan.spec.user is not User.ROOT and os.geteuid() != 0,
         groups=() if plan.user_first else os.getgroups(),
         umask=umask,
         rlimits=inherited | rlimits(plan.limits),
