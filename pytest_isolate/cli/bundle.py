@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,6 +18,7 @@ import pytest
 from pytest_isolate import lifecycle
 from pytest_isolate.cli.explain import NO_REWRITE_WARNING
 from pytest_isolate.errors import IsolateError, SpecError
+from pytest_isolate.kernel.cgroups.base import PREFIX
 from pytest_isolate.runner.session import IsolateSession, workspace_of
 from pytest_isolate.sandbox.enter import set_environment
 from pytest_isolate.sandbox.oci import stage
@@ -96,7 +99,13 @@ class _Bundler:
         ]
         _write_bundle(self._directory, plan, command, str(item.config.invocation_params.dir), has_cgroups)
         yield f"{self._directory} has the bundle of {item.nodeid}; run it with:"
-        yield f"  {spec.runtime} run --bundle {self._directory} {os.path.basename(self._directory)}"
+        yield f"  {shlex.join([spec.runtime, 'run', '--bundle', self._directory, _name(self._directory)])}"
+
+
+def _name(directory: str) -> str:
+    """Of the container, and so of its cgroup: not one that a session of ours would take for a dead one's."""
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", os.path.basename(directory))
+    return name.removeprefix(PREFIX) or "test"
 
 
 def _check(directory: str, plan: Plan) -> None:

@@ -16,6 +16,8 @@ __all__ = ["Workspace", "is_below", "lend", "libraries", "loader_command"]
 #: Where the interpreter and its libraries are (native/interpreter.c).
 LENT = "/run/pytest-isolate"
 LIBRARIES = f"{LENT}/libraries"
+#: Of the host's C library, which has it as files: the locale that a root gets without asking (guest.py).
+LOCALE = "/usr/lib/locale/C.utf8"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,8 @@ def lend(tree: Tree, host: Host, workspace: Workspace) -> Iterator[MountBind]:
         found = [path for path in found if not _leads_to(path, loader.interpreter)]
     yield from (_bind(tree, host, path) for path in found)
     yield from (_bind(tree, host, source, target) for source, target in _libraries(workspace).items())
+    if host.is_directory(LOCALE) and tree.find(LOCALE) is None:
+        yield _bind(tree, host, LOCALE)
 
 
 def libraries(workspace: Workspace) -> tuple[str, ...]:

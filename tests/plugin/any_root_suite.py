@@ -127,7 +127,7 @@ def test_that_nothing_of_the_last_test_is_there():
 
 def test_text_and_time():
     assert sys.getfilesystemencoding() == "utf-8"
-    assert locale.setlocale(locale.LC_ALL, "C")
+    assert locale.setlocale(locale.LC_ALL, "C.UTF-8")
     assert subprocess.check_output(["printf", "ü"]) == "ü".encode()
     assert time.strftime("%Y", time.gmtime(0)) == "1970"
 

@@ -277,7 +277,7 @@ def test_python_works_in_any_root(run: Runner, layout: Layout, start: str) -> No
     layout.add(busybox())
     inner = run(
         """
-        import multiprocessing, os, shutil, subprocess, sys
+        import locale, multiprocessing, os, shutil, subprocess, sys
 
         def run(*command): return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -290,6 +290,7 @@ def test_python_works_in_any_root(run: Runner, layout: Layout, start: str) -> No
         def test_extension_modules():
             import _ctypes, bz2, ctypes, decimal, lzma, sqlite3, ssl, zlib
             assert sqlite3.connect(":memory:").execute("select 1").fetchone() == (1,)
+            assert locale.setlocale(locale.LC_ALL, "") and locale.getlocale()[1] == "UTF-8"
             assert ssl.create_default_context() and lzma.decompress(lzma.compress(b"x")) == b"x"
 
         def test_the_interpreter_is_a_command():

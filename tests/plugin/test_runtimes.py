@@ -422,7 +422,7 @@ def test_a_bundle_is_run_by_hand(pytester: pytest.Pytester, runtime: str, bundle
     )
     done = make_bundle(pytester, "test_it.py::test_it", str(bundle), "-p", "no:cacheprovider", "-v")
     assert done.returncode == 0, done.stdout + done.stderr
-    name = f"pytest-isolate-test-{os.getpid()}"
+    name = f"by-hand-{os.getpid()}"
     assert f"  runc run --bundle {bundle} bundle" in done.stdout
     path = shutil.which(runtime, path=SBIN)
     assert path is not None
@@ -443,7 +443,7 @@ def test_a_bundle_passes_on_the_exit_status(pytester: pytest.Pytester, runc: str
     assert make_bundle(pytester, node, str(bundle)).returncode == 0
     content: dict[str, Any] = json.loads((bundle / "config.json").read_text())
     assert content["process"]["terminal"] is False
-    command = ["runc", "--root", f"{bundle}.state", "run", "--bundle", str(bundle), f"test-{os.getpid()}"]
+    command = ["runc", "--root", f"{bundle}.state", "run", "--bundle", str(bundle), f"by-hand-{os.getpid()}"]
     ran = subprocess.run(
         command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env={"PATH": SBIN}
     )

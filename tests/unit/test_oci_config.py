@@ -33,6 +33,7 @@ PROCESS = Process(
     cwd="/work",
     uid=0,
     gid=0,
+    is_remapped=False,
     groups=[0, 4],
     umask=0o22,
     rlimits={"RLIMIT_NOFILE": (64, 64)},
@@ -107,7 +108,8 @@ def make(
     )
     spec = replace(spec, runtime="runc", start=Start.SPAWN)
     plan = make_plan(spec, ThisHost(privileged=privileged), workspace, image)
-    content = config(plan, PROCESS, machine, "/stage/layers")
+    process = replace(PROCESS, is_remapped=not privileged)
+    content = config(plan, process, machine, "/stage/layers")
     validator().validate(content)
     assert json.loads(json.dumps(content)) == content
     return content

@@ -81,6 +81,7 @@ class Process:
     cwd: str
     uid: int  #: as it is seen inside
     gid: int
+    is_remapped: bool  #: the init, which is root inside, makes the caller of the command
     groups: Sequence[int]
     umask: int
     rlimits: Mapping[str, tuple[int, int]]  #: soft and hard
@@ -115,7 +116,7 @@ def config(plan: Plan, process: Process, machine: Machine, layers: str) -> dict[
             "args": [*process.args],
             "env": [f"{name}={value}" for name, value in process.env.items()],
             "cwd": process.cwd,
-            "capabilities": _capabilities(plan, machine),
+            "capabilities": _capabilities(plan, process, machine),
             "rlimits": [
                 {"type": name, "soft": soft, "hard": hard} for name, (soft, hard) in process.rlimits.items()
             ],
@@ -178,10 +179,10 @@ def _bind(source: str, target: str, *options: str, recursive: bool = False) -> d
     return {"destination": target, "type": "bind", "source": source, "options": [*how, *options]}
 
 
-def _capabilities(plan: Plan, machine: Machine) -> dict[str, list[str]]:
+def _capabilities(plan: Plan, process: Process, machine: Machine) -> dict[str, list[str]]:
     kept: set[int] = {*plan.capabilities} if plan.capabilities is not None else {*range(64)}
-    if not kept:
-        kept = {Capability.SETFCAP}  # the init maps root to the caller, and then nobody has it (Linux 5.12)
+    if process.is_remapped:
+        kept |= {Capability.SETFCAP}  # to map root, since Linux 5.12; the command has it no more
     names = [
         f"CAP_{name}"
         for number, name in enumerate(CAPABILITIES)

@@ -93,6 +93,7 @@ def process(plan: Plan, args: Sequence[str], environ: Mapping[str, str], cwd: st
         cwd=cwd,
         uid=uid,
         gid=gid,
+        is_remapped=plan.user_first and plan.user[0] != 0,
         groups=() if plan.user_first else os.getgroups(),
         umask=umask,
         rlimits=inherited | rlimits(plan.limits),
