@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -28,6 +29,7 @@ HELPERS = ("newuidmap", "newgidmap")
 HELPER_S = 30.0  # it may ask a name service over the network
 FIRST_SUBORDINATE, USUAL_COUNT = 100_000, 65_536  # SUB_UID_MIN, SUB_UID_COUNT of login.defs(5)
 MAX_FILE_BYTES = 2**20
+LINE = re.compile(r"^([^:\s]+):([0-9]{1,10}):([0-9]{1,10})\s*$", re.MULTILINE)  # subuid(5)
 MAX_RESULT_BYTES = 2**23
 #: What the two processes of :func:`run_as_root` say to each other.
 READY, MAPPED, DONE, FAILED = b"r", b"m", b"d", b"f"
@@ -76,7 +78,7 @@ class SubordinateIds:
 
 def find_subordinate_ids(host: Host, etc: Path = Path("/etc")) -> SubordinateIds | Problem:
     """Those of the caller, tried once; or why there are none."""
-    programs = [path for name in HELPERS if (path := shutil.which(name)) is not None]
+    programs = [os.path.abspath(path) for name in HELPERS if (path := shutil.which(name)) is not None]
     if len(programs) < len(HELPERS):
         return Problem("newuidmap and newgidmap are not installed", "run: sudo apt-get install uidmap")
     names = _names(host.uid)
@@ -113,14 +115,10 @@ def _lines(path: Path) -> list[tuple[str, Range]]:
     """(owner, range) of each line that is one; a file that is not there has none."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            fields = [line.strip().split(":") for line in file.read(MAX_FILE_BYTES).splitlines()]
+            found = LINE.findall(file.read(MAX_FILE_BYTES))
     except OSError:
         return []
-    return [
-        (owner, Range(int(first), int(count)))
-        for owner, first, count in (f for f in fields if len(f) == 3)
-        if first.isdecimal() and count.isdecimal() and int(count) > 0
-    ]
+    return [(owner, Range(int(first), int(count))) for owner, first, count in found if int(count) > 0]
 
 
 def _largest(lines: Iterable[tuple[str, Range]], names: list[str]) -> Range | None:
