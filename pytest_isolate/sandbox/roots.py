@@ -13,7 +13,7 @@ from pytest_isolate.kernel.overlay import LOWER_TYPES
 from pytest_isolate.kernel.supervisor import CONTAINER_INIT
 from pytest_isolate.kernel.tree import Tree
 from pytest_isolate.sandbox import steps
-from pytest_isolate.sandbox.lending import Workspace, is_below, lend
+from pytest_isolate.sandbox.lending import Workspace, is_below, lend, place_in
 from pytest_isolate.sandbox.steps import Step
 from pytest_isolate.spec import NATIVE, HostRootfs, ImageRootfs, Network, PathRootfs, Spec, User
 
@@ -53,7 +53,10 @@ def root_steps(spec: Spec, host: Host, workspace: Workspace, tree: Tree, user_fi
     yield from sorted(
         [
             *lent,
-            *(steps.MountBind(path, path, False, make_target=True) for path in workspace.writable),
+            *(
+                steps.MountBind(path, _target(spec, tree, path), False, make_target=True)
+                for path in workspace.writable
+            ),
             *(_container_init(places[-1]) if contained else ()),
             *_binds(spec, host, tree),
         ],
@@ -211,9 +214,11 @@ def _name_service(spec: Spec, host: Host) -> list[str]:
 def _binds(spec: Spec, host: Host, tree: Tree) -> Iterator[steps.MountBind]:
     for bind in spec.binds:
         is_file = not host.is_directory(bind.source)
-        target = bind.target
-        if not isinstance(spec.rootfs, HostRootfs):
-            target = tree.resolve(target)
+        target = _target(spec, tree, bind.target)
         yield steps.MountBind(
             bind.source, target, bind.readonly, recursive=True, is_file=is_file, make_target=True
         )
+
+
+def _target(spec: Spec, tree: Tree, path: str) -> str:
+    return path if isinstance(spec.rootfs, HostRootfs) else place_in(tree, path)
