@@ -34,8 +34,8 @@ HEADINGS = ("name", "digest", "platform", "layers", "stored", "unpacked", "creat
 
 def image(arguments: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     """One action on the store; 1 if it fails."""
-    store = Store(Path(arguments.store).absolute() if arguments.store else None)
     try:
+        store = Store(Path(arguments.store).absolute() if arguments.store else None)
         _act(store, arguments, out, err)
     except IsolateError as error:
         err.write(f"pytest-isolate: error: {error}\n")

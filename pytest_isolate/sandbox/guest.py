@@ -96,4 +96,4 @@ def _entries(tree: Tree, path: str, least: int) -> Iterator[list[str]]:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() and int(text) < 2**32 - 1 else None
+    return int(text) if text.isdecimal() and len(text) <= 10 and int(text) < 2**32 - 1 else None

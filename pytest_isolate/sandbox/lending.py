@@ -70,8 +70,8 @@ def is_below(path: str, directories: Iterable[str]) -> bool:
 
 def place_in(tree: Tree, path: str, *, is_trusted: bool = True) -> str:
     """Where in the root ``path`` is. Raises ImageError if the root leads it to what the kernel mounts there:
-    links such as /proc/self/root and /proc/self/fd/9 go anywhere. ``is_trusted``: a user may name such a place.
-    """
+    links such as /proc/self/root and /proc/self/fd/9 go anywhere. ``is_trusted``: who named ``path`` may name
+    such a place."""
     place = tree.resolve(path)
     if is_trusted and place == os.path.normpath(path):
         return place

@@ -21,8 +21,8 @@ from pytest_isolate.syscalls.program import Program
 
 __all__ = ["Step", "apply", "describe", "layer_of"]
 
-#: No link of a root knows its name. Where one leads that :class:`Tree` has not seen, because it could not look
-#: or because the root has changed since, there is nothing of the host.
+#: No link of a root knows its name. One that was not seen when targets were resolved, as it is in a directory
+#: that the caller cannot read or has come since, leads to nothing of the host.
 OLD = f"/old-{os.urandom(8).hex()}"
 NEW = "/new"
 SCRATCH_AT = "/tmp"  # any directory that every Linux has: the mount is private and moves away at once

@@ -18,10 +18,11 @@ from pytest_isolate.sandbox.plan import Plan, make_plan
 from pytest_isolate.spec import Bind, PathRootfs, Spec
 
 
-def plan_of(root: Path, base: str, *, working_dir: str = "", binds: tuple[Bind, ...] = ()) -> Plan:
-    image = Image(
-        "x", "", (str(root),), Config(diff_ids=(), platform=own_platform(), working_dir=working_dir)
-    )
+def plan_of(
+    root: Path, base: str, *, working_dir: str = "", user: str = "", binds: tuple[Bind, ...] = ()
+) -> Plan:
+    config = Config(diff_ids=(), platform=own_platform(), working_dir=working_dir, user=user)
+    image = Image("x", "", (str(root),), config)
     workspace = Workspace(cwd="/", project=(base,), interpreter=(), writable=(f"{base}/base",))
     return make_plan(Spec(rootfs=PathRootfs("x"), binds=binds), Host(), workspace, image)
 
@@ -80,6 +81,13 @@ def test_an_image_does_not_work_in_proc(tmp_path: Path, working_dir: str) -> Non
     """Of the descriptors that a forked child has some may be directories of the host."""
     with pytest.raises(ImageError, match="which is the kernel's"):
         plan_of(tmp_path, "/usr", working_dir=working_dir)
+
+
+@pytest.mark.parametrize("user", ["9" * 5000, "a:" + "9" * 5000, "4294967295"])
+def test_a_user_whom_nobody_can_be(tmp_path: Path, user: str) -> None:
+    """int() refuses thousands of digits with a ValueError."""
+    with pytest.raises(ImageError, match="do not know"):
+        plan_of(tmp_path, "/usr", user=user)
 
 
 def test_the_hosts_root_has_no_name_that_a_root_could_know() -> None:

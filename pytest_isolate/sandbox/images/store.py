@@ -31,6 +31,7 @@ from pytest_isolate.kernel.subids import SubordinateIds, usable_subordinate_ids
 from pytest_isolate.sandbox.images.apart import Ownership
 from pytest_isolate.sandbox.images.blobs import Blobs, locked
 from pytest_isolate.sandbox.images.manifest import (
+    DOCUMENT_TYPES,
     OCI_INDEX,
     Config,
     Descriptor,
@@ -74,9 +75,14 @@ class Image:
 
 
 def default_store() -> Path:
-    """Below $XDG_CACHE_HOME (XDG Base Directory Specification), or ~/.cache."""
+    """Below $XDG_CACHE_HOME (XDG Base Directory Specification), or ~/.cache. Raises ImageError."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(cache) if cache.startswith("/") else Path.home() / ".cache"
+    try:
+        base = Path(cache) if cache.startswith("/") else Path.home() / ".cache"
+    except RuntimeError:  # as a uid without a name, in a container
+        raise ImageError(
+            "there is no home directory to have the store of images in; set XDG_CACHE_HOME"
+        ) from None
     return base / "pytest-isolate" / "images"
 
 
@@ -101,12 +107,16 @@ class Store:
             data = (self.directory / "index.json").read_bytes()
         except FileNotFoundError:
             return []
-        found = json.loads(data)["manifests"] if data else []
-        index = parse_document(data, OCI_INDEX)
-        assert isinstance(index, Index)
+        try:
+            index = parse_document(data, OCI_INDEX)
+        except ImageError as error:
+            raise ImageError(f"{self.directory}/index.json is damaged: {error}; remove it") from None
+        if not isinstance(index, Index):
+            raise ImageError(f"{self.directory}/index.json is no index; have the store elsewhere")
+        listed = [raw for raw in json.loads(data)["manifests"] if raw.get("mediaType") in DOCUMENT_TYPES]
         return [
-            Stored(descriptor.name or "", descriptor, str(raw.get("annotations", {}).get(STAMP, "")))
-            for raw, descriptor in zip(found, index.manifests, strict=True)
+            Stored(descriptor.name or "", descriptor, _stamp(raw))
+            for raw, descriptor in zip(listed, index.manifests, strict=True)
         ]
 
     def find(self, name: str, platform: Platform) -> Stored | None:
@@ -308,6 +318,11 @@ class Store:
             blobs |= {stored.manifest.digest, manifest.config.digest, *(d.digest for d in manifest.layers)}
             layers |= set(self.config(manifest).diff_ids)
         return blobs, layers
+
+
+def _stamp(raw: dict[str, Any]) -> str:
+    annotations = raw.get("annotations")
+    return str(annotations.get(STAMP, "")) if isinstance(annotations, dict) else ""
 
 
 def _to_json(stored: Stored) -> dict[str, Any]:
