@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pytest_isolate.errors import ImageError
 from pytest_isolate.units import quoted
 
-__all__ = ["Tree"]
+__all__ = ["Tree", "is_opaque"]
 
 MOST_LINKS = 40  # that the kernel follows (path_resolution(7))
 
@@ -91,7 +91,7 @@ def _look(layer: str, path: str) -> tuple[str | None, bool]:
             return None, hides
         if not stat.S_ISDIR(status.st_mode):
             return None, True
-        hides = hides or _is_opaque(here)
+        hides = hides or is_opaque(here)
     here = os.path.join(here, name)
     try:
         status = os.lstat(here)
@@ -106,14 +106,14 @@ def _is_directory(path: str) -> bool:
 
 def _merges(path: str) -> bool:
     """Whether what is below at the same place is seen too."""
-    return _is_directory(path) and not _is_opaque(path)
+    return _is_directory(path) and not is_opaque(path)
 
 
 def _is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def _is_opaque(directory: str) -> bool:
+def is_opaque(directory: str) -> bool:
     for name in ("trusted.overlay.opaque", "user.overlay.opaque"):
         try:
             if os.getxattr(directory, name, follow_symlinks=False) == b"y":

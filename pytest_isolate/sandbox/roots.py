@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from pytest_isolate.errors import UnsupportedError
+from pytest_isolate.errors import ImageError, UnsupportedError
 from pytest_isolate.kernel import overlay
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.mounts import MountPoint
@@ -16,6 +16,7 @@ from pytest_isolate.sandbox import steps
 from pytest_isolate.sandbox.lending import Workspace, is_below, lend, place_in
 from pytest_isolate.sandbox.steps import Step
 from pytest_isolate.spec import NATIVE, HostRootfs, ImageRootfs, Network, PathRootfs, Spec, User
+from pytest_isolate.units import quoted
 
 __all__ = ["root_steps"]
 
@@ -48,6 +49,9 @@ def root_steps(spec: Spec, host: Host, workspace: Workspace, tree: Tree, user_fi
                 yield layers.overlay(*tree.layers, target="/")
             lent = [*lend(tree, host, workspace)]
     places = [tree.resolve(place) for place in PRIVATE]
+    for place in places:
+        if (found := tree.find(place)) is not None and not os.path.isdir(found):
+            raise ImageError(f"the root has a file at {quoted(place)}, where a directory is needed")
     yield from (steps.MakeDirectory(place) for place in places)
     yield from _system(spec, host, user_first, places)
     yield from sorted(

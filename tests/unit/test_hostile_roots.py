@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,10 +19,8 @@ from pytest_isolate.sandbox.plan import Plan, make_plan
 from pytest_isolate.spec import Bind, PathRootfs, Spec
 
 
-def plan_of(
-    root: Path, base: str, *, working_dir: str = "", user: str = "", binds: tuple[Bind, ...] = ()
-) -> Plan:
-    config = Config(diff_ids=(), platform=own_platform(), working_dir=working_dir, user=user)
+def plan_of(root: Path, base: str, *, binds: tuple[Bind, ...] = (), **configuration: Any) -> Plan:
+    config = Config(diff_ids=(), platform=own_platform(), **configuration)
     image = Image("x", "", (str(root),), config)
     workspace = Workspace(cwd="/", project=(base,), interpreter=(), writable=(f"{base}/base",))
     return make_plan(Spec(rootfs=PathRootfs("x"), binds=binds), Host(), workspace, image)
@@ -88,6 +87,22 @@ def test_a_user_whom_nobody_can_be(tmp_path: Path, user: str) -> None:
     """int() refuses thousands of digits with a ValueError."""
     with pytest.raises(ImageError, match="do not know"):
         plan_of(tmp_path, "/usr", user=user)
+
+
+@pytest.mark.parametrize("place", ["proc", "run", "tmp"])
+def test_a_file_where_a_directory_is_needed(tmp_path: Path, place: str) -> None:
+    """An error of the root: no machine lacks anything, and --isolate-missing has no say."""
+    (tmp_path / "file").touch()
+    (tmp_path / place).symlink_to("file")
+    with pytest.raises(ImageError, match="file at '/file'"):
+        plan_of(tmp_path, "/usr")
+
+
+def test_the_interpreter_of_the_host_is_not_led_into_the_image(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "/usr", env=(("PYTHONHOME", "/opt/python"), ("PYTHONPATH", "/app")))
+    environ = dict(plan.environ)
+    assert "PYTHONHOME" not in environ
+    assert environ["PYTHONPATH"] == "/app"
 
 
 def test_the_hosts_root_has_no_name_that_a_root_could_know() -> None:

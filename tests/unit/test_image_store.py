@@ -231,6 +231,7 @@ def test_absurd_manifests(images: Store, layout: Layout, name: str) -> None:
         ({"Env": [1]}, "not NAME=VALUE"),
         ({"Env": 5}, "no list 'Env'"),
         ({"WorkingDir": "/\ud800"}, "surrogates not allowed"),
+        ({"User": "\033]0;evil"}, "no text"),
         ({"User": 1}, "no text"),
         ({"WorkingDir": "a\0b"}, "no text"),
     ],
@@ -456,6 +457,29 @@ def test_an_archive_of_archives(images: Store, layout: Layout, tmp_path: Path) -
     with tarfile.open(packed, "w:gz") as archive:
         archive.add(layout.path, "./")
     assert contents(get(packed, images), "etc/name") == ["base"]
+
+
+def test_a_layer_whose_root_hides_all_below(images: Store, layout: Layout) -> None:
+    """overlayfs itself looks at the marks of directories in a root, and not at the root's own."""
+    layout.add(BASE, [file(".wh..wh..opq"), file("only")], [file("top")])
+    image = get(layout.path, images)
+    assert [sorted(os.listdir(layer)) for layer in image.layers] == [["top"], ["only"]]
+
+
+def test_an_image_that_names_no_architecture(images: Store, layout: Layout) -> None:
+    layout.add(BASE, platform={"os": "linux"})
+    stored = import_image(layout.path, images, own_platform())
+    assert images.find(str(layout.path), own_platform()) == stored
+
+
+def test_nobody_else_comes_into_the_store(images: Store, layout: Layout) -> None:
+    layout.add(BASE)
+    before = os.umask(0)
+    try:
+        get(layout.path, images)
+    finally:
+        os.umask(before)
+    assert images.directory.stat().st_mode & 0o777 == 0o700
 
 
 # ---- what must not end the session ---------------------------------------------------------------------

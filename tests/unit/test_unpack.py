@@ -147,6 +147,11 @@ def test_whiteouts_and_opaque_directories(into: Callable[..., Path]) -> None:
     assert not [name for _, _, names in os.walk(root) for name in names if name.startswith(".wh.")]
 
 
+def test_a_directory_hides_what_a_whiteout_hid_by_another_path(into: Callable[..., Path]) -> None:
+    root = into(directory("usr/lib"), symlink("lib", "usr/lib"), file("lib/.wh.a"), directory("usr/lib/a"))
+    assert is_opaque(root / "usr/lib/a")
+
+
 def test_extended_attributes(into: Callable[..., Path]) -> None:
     kept = {"SCHILY.xattr.user.note": "no\udcffte"}
     root = into(file("a", pax_headers=kept), file("b", pax_headers={"SCHILY.xattr.security.selinux": "x"}))

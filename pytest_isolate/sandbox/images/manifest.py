@@ -251,7 +251,7 @@ def _descriptor(found: object) -> Descriptor:
 
 def _text(document: dict[str, Any], key: str) -> str:
     value = document.get(key) or ""
-    if not isinstance(value, str) or "\0" in value:
+    if not isinstance(value, str) or not value.isprintable():  # terminals obey what is not
         raise ImageError(f"{quoted(key)} of the image is {quoted(value)}, which is no text")
     return value
 

@@ -28,8 +28,9 @@ from typing import Any
 from pytest_isolate.errors import ImageError
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.subids import SubordinateIds, usable_subordinate_ids
+from pytest_isolate.kernel.tree import is_opaque
 from pytest_isolate.sandbox.images.apart import Ownership
-from pytest_isolate.sandbox.images.blobs import Blobs, locked
+from pytest_isolate.sandbox.images.blobs import Blobs, locked, make_private
 from pytest_isolate.sandbox.images.manifest import (
     DOCUMENT_TYPES,
     OCI_INDEX,
@@ -128,7 +129,9 @@ class Store:
 
     def add(self, name: str, manifest: Descriptor, *, stamp: str = "") -> Stored:
         """Name an image whose blobs are there; another of this name and platform loses it."""
-        platform = self.config(self.manifest(manifest.digest)).platform
+        platform: Platform | None = self.config(self.manifest(manifest.digest)).platform
+        if platform is not None and not platform.architecture:
+            platform = None  # it does not say: it is for all
         named = dataclasses.replace(manifest, name=name, platform=platform)
         stored = Stored(name, named, stamp)
         with self._changing_index() as images:
@@ -145,7 +148,7 @@ class Store:
 
     @contextlib.contextmanager
     def _changing_index(self) -> Iterator[list[Stored]]:
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(self.directory)
         with locked(self.directory / "index.lock"):
             images = self.images()
             yield images
@@ -188,13 +191,10 @@ class Store:
             unpacked = self.unpacked(diff_id) or Unpacked()
             for what, count in unpacked.skipped.items():
                 skipped[what] = skipped.get(what, 0) + count
-        topmost_first = dict.fromkeys(
-            map(str, reversed(layers))
-        )  # overlayfs refuses a layer that comes twice
         return Image(
             name,
             digest,
-            tuple(topmost_first),
+            _shown(layers),
             config,
             tuple(f"{count} {what}{'s' * (count > 1)}" for what, count in skipped.items()),
             None if self.ownership is None else self.ownership.ids,
@@ -259,7 +259,8 @@ class Store:
         """A directory on the store's disk, locked. One that nobody has a lock on is of a process that was
         killed, and removed."""
         base = self.directory / "work"
-        base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(self.directory)
+        make_private(base)
         with locked(base / ".lock"):
             for entry in base.iterdir():
                 if entry.is_dir() and (fd := _try_lock(entry)) is not None:
@@ -318,6 +319,17 @@ class Store:
             blobs |= {stored.manifest.digest, manifest.config.digest, *(d.digest for d in manifest.layers)}
             layers |= set(self.config(manifest).diff_ids)
         return blobs, layers
+
+
+def _shown(layers: Sequence[Path]) -> tuple[str, ...]:
+    """Topmost first, down to one that hides all below it: overlayfs does not look at the mark of a root. Each
+    once: overlayfs refuses a layer that comes twice."""
+    found: dict[str, None] = {}
+    for layer in map(str, reversed(layers)):
+        found[layer] = None
+        if is_opaque(layer):
+            break
+    return tuple(found)
 
 
 def _stamp(raw: dict[str, Any]) -> str:

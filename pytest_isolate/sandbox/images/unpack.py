@@ -94,7 +94,6 @@ class _Unpacking:
         self._root_path = os.readlink(f"/proc/self/fd/{self._root}")
         self._parent: tuple[str, int] | None = None  # the last one, as entries of one directory come together
         self._directories: dict[str, tarfile.TarInfo] = {}  # their modes and times come last
-        self._whiteouts: set[str] = set()
 
     def close(self) -> None:
         self._leave_parent()
@@ -143,7 +142,7 @@ class _Unpacking:
         self._set_attributes(member, f"/proc/self/fd/{parent}/{name}")
 
     def _make_directory(self, member: tarfile.TarInfo, path: str, parent: int, name: str) -> None:
-        hides = path in self._whiteouts
+        hides = _is_whiteout(parent, name)
         if not _is_directory(parent, name):
             self._clear(parent, name)
             os.mkdir(name, 0o700, dir_fd=parent)
@@ -202,10 +201,8 @@ class _Unpacking:
             raise ImageError(f"{quoted(name)} hides nothing that there can be")
         else:
             parent = self._open_parent(directory)
-            path = f"{directory}/{hidden}".lstrip("/")
-            self._whiteouts.add(path)
             if _is_directory(parent, hidden):  # the layer's own stays: only what is below is hidden
-                self._mark_opaque(path)
+                self._mark_opaque(f"{directory}/{hidden}")
             elif not _exists(parent, hidden):
                 # Needs no privilege since Linux 5.8 (mknod(2)).
                 os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
@@ -358,6 +355,14 @@ def _exists(parent: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _is_whiteout(parent: int, name: str) -> bool:
+    try:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def _is_directory(parent: int, name: str) -> bool:
