@@ -365,7 +365,7 @@ def test_what_cannot_be_imported_or_exported(do: Cli, fails: Cli, place: Path) -
 
 def test_a_store_that_cannot_be_written(fails: Cli, place: Path) -> None:
     (place / "file").touch()
-    assert "Not a directory" in fails("build", "box", "--store", place / "file")
+    assert "File exists" in fails("build", "box", "--store", place / "file")
 
 
 def test_names_that_are_no_references(fails: Cli) -> None:
