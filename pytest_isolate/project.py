@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,12 +54,13 @@ def image_table(rootdir: Path) -> dict[str, str]:
     Raises ImageError."""
     file = rootdir / "pyproject.toml"
     try:
-        tool = load_toml(file).get("tool", {})
+        table: Any = load_toml(file)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot read {TABLE} of {file}: {error}") from None
-    table = tool.get("pytest-isolate", {}).get("images", {})
+    for key in ("tool", "pytest-isolate", "images"):
+        table = table.get(key, {}) if isinstance(table, dict) else None
     if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
         raise ImageError(
             f'{TABLE} of {file} is not a table of texts, as in alpine = "registry.example/alpine@sha256:…"'

@@ -34,8 +34,8 @@ HEADINGS = ("name", "digest", "platform", "layers", "stored", "unpacked", "creat
 
 def image(arguments: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     """One action on the store; 1 if it fails."""
-    store = Store(Path(arguments.store).absolute() if arguments.store else None)
     try:
+        store = Store(Path(arguments.store).absolute() if arguments.store else None)
         _act(store, arguments, out, err)
     except IsolateError as error:
         err.write(f"pytest-isolate: error: {error}\n")
@@ -217,7 +217,7 @@ def _lines(known: _Known) -> Iterator[str]:
         *(("env", f"{name}={value}") for name, value in config.env),
         *(("label", f"{name}={value}") for name, value in config.labels),
     ]
-    yield from (f"  {fact:8}  {value}" for fact, value in facts if value)
+    yield from (f"  {fact:8}  {_visible(value)}" for fact, value in facts if value)
     yield "  layers, the lowest first"
     for layer in known.layers:
         yield f"    {layer.blob.digest}  {format_size(layer.blob.size_bytes)}"
@@ -228,6 +228,11 @@ def _lines(known: _Known) -> Iterator[str]:
         yield f"      {size} in {layer.unpacked.entries} entries: {layer.path}"
         for what, count in layer.unpacked.skipped.items():
             yield f"      left away: {count} {what}{'s' * (count > 1)}"
+
+
+def _visible(text: str) -> str:
+    """On one line, and without what a terminal obeys: an image may say anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _json_or_damage(store: Store, stored: Stored) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def needed_libraries(path: str) -> list[str]:
 def _segments(file: IO[bytes]) -> Iterator[tuple[int, int, int, int]]:
     """(kind, offset, address, bytes in the file) of each program header."""
     head = file.read(64)
-    if head[:5] != b"\x7fELF\x02":  # 64 bits, as all machines that the package is built for
+    if len(head) < 64 or head[:5] != b"\x7fELF\x02":  # 64 bits, as all machines that the package is built for
         return
     order = "<" if head[5] == 1 else ">"
     (table,) = struct.unpack_from(f"{order}Q", head, 32)

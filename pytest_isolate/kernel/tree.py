@@ -6,7 +6,10 @@ import os
 import stat
 from dataclasses import dataclass
 
-__all__ = ["Tree"]
+from pytest_isolate.errors import ImageError
+from pytest_isolate.units import quoted
+
+__all__ = ["Tree", "is_opaque"]
 
 MOST_LINKS = 40  # that the kernel follows (path_resolution(7))
 
@@ -18,7 +21,8 @@ class Tree:
     layers: tuple[str, ...]
 
     def resolve(self, path: str) -> str:
-        """``path`` with every link followed as a process whose root this is would follow it."""
+        """``path`` with every link followed as a process whose root this is would follow it. Raises
+        ImageError where the kernel gives up (ELOOP): what is returned has no links on the way."""
         done: list[str] = []
         pending = path.strip("/").split("/")[::-1]
         followed = 0
@@ -30,8 +34,10 @@ class Tree:
                 done = done[:-1]
                 continue
             here = self._find("/".join([*done, part]))
-            if here is not None and os.path.islink(here) and followed < MOST_LINKS:
+            if here is not None and os.path.islink(here):
                 followed += 1
+                if followed > MOST_LINKS:
+                    raise ImageError(f"{quoted(path)} of the root goes through more than {MOST_LINKS} links")
                 link = os.readlink(here)
                 done = [] if link.startswith("/") else done
                 pending += link.strip("/").split("/")[::-1]
@@ -57,9 +63,11 @@ class Tree:
         return tuple(found)
 
     def find(self, path: str) -> str | None:
-        """Where on the host ``path`` is, if it is there and no link out of the tree."""
-        found = self._find(self.resolve(path).strip("/"))
-        return None if found is None or os.path.islink(found) else found
+        """Where on the host ``path`` is, if it is there."""
+        try:
+            return self._find(self.resolve(path).strip("/"))
+        except ImageError:
+            return None
 
     def _find(self, path: str) -> str | None:
         """``path`` has no links on the way."""
@@ -83,7 +91,7 @@ def _look(layer: str, path: str) -> tuple[str | None, bool]:
             return None, hides
         if not stat.S_ISDIR(status.st_mode):
             return None, True
-        hides = hides or _is_opaque(here)
+        hides = hides or is_opaque(here)
     here = os.path.join(here, name)
     try:
         status = os.lstat(here)
@@ -98,14 +106,14 @@ def _is_directory(path: str) -> bool:
 
 def _merges(path: str) -> bool:
     """Whether what is below at the same place is seen too."""
-    return _is_directory(path) and not _is_opaque(path)
+    return _is_directory(path) and not is_opaque(path)
 
 
 def _is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def _is_opaque(directory: str) -> bool:
+def is_opaque(directory: str) -> bool:
     for name in ("trusted.overlay.opaque", "user.overlay.opaque"):
         try:
             if os.getxattr(directory, name, follow_symlinks=False) == b"y":

@@ -211,7 +211,7 @@ class Fleet:
             return False
         if not session.capacity.admits(spec.limits, [each.limits for each in running]):
             return False
-        if session.missing is Missing.SKIP and session.unsupported(session.plan_for(spec)):
+        if session.why_skipped(spec):
             return False
         return self._finds_all_in_place(item, spec)
 

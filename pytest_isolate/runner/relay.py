@@ -37,7 +37,6 @@ from pytest_isolate.sandbox.messages import (
 )
 from pytest_isolate.spec import Spec
 from pytest_isolate.usage import Usage
-from pytest_isolate.values import Missing
 
 __all__ = ["finish", "refuse", "run_and_log"]
 
@@ -45,11 +44,9 @@ __all__ = ["finish", "refuse", "run_and_log"]
 def run_and_log(fleet: Fleet, item: pytest.Item, nextitem: pytest.Item | None, spec: Spec) -> None:
     """All that ``pytest_runtest_protocol`` does for an isolated item."""
     session = fleet.session
-    if session.missing is Missing.SKIP:
-        unsupported = session.unsupported(session.plan_for(spec))
-        if unsupported:
-            refuse(item, nextitem, "; ".join(map(str, unsupported)), skip=True)
-            return
+    if why := session.why_skipped(spec):
+        refuse(item, nextitem, why, skip=True)
+        return
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     _cancel_timeout(item)
     current_test.show(item, "setup")

@@ -206,6 +206,18 @@ class IsolateSession:
             libraries=(),
         )
 
+    def why_skipped(self, spec: Spec) -> str:
+        """What this machine lacks for a test, if such tests are skipped. What is wrong with what it asks for, as
+        with an image, is its error when it runs."""
+        if self.missing is not Missing.SKIP:
+            return ""
+        try:
+            return "; ".join(map(str, self.unsupported(self.plan_for(spec))))
+        except UnsupportedError as error:
+            return str(error)
+        except (IsolateError, OSError):
+            return ""
+
     def end_forking(self) -> None:
         """The last test is over: whoever looks at objects now (``gc.get_referrers``) is to see all again."""
         gc.unfreeze()

@@ -32,6 +32,8 @@ CA_BUNDLES = (
 )
 #: Of the host, where they name files or locales that the root need not have.
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NIX_SSL_CERT_FILE")
+#: Of an image, for its own Python: the host's, which runs the test, would not start.
+OF_ITS_PYTHON = ("PYTHONHOME", "PYTHONPLATLIBDIR")
 LOCALE = (
     "LC_ALL",
     "LC_CTYPE",
@@ -54,7 +56,8 @@ def environ_of(tree: Tree, config: Config | None, uid: int, commands: str) -> En
     found["PATH"] = DEFAULT_PATH
     bundle = next((path for path in CA_BUNDLES if tree.find(path) is not None), None)
     found["SSL_CERT_FILE"] = bundle
-    found.update(config.env if config is not None else ())
+    env = config.env if config is not None else ()
+    found.update((name, value) for name, value in env if name not in OF_ITS_PYTHON)
     found["PATH"] = f"{found['PATH']}:{commands}"
     return tuple(found.items())
 
@@ -96,4 +99,4 @@ def _entries(tree: Tree, path: str, least: int) -> Iterator[list[str]]:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() and int(text) < 2**32 - 1 else None
+    return int(text) if text.isdecimal() and len(text) <= 10 and int(text) < 2**32 - 1 else None

@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pytest_isolate.errors import ImageError
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.loader import LAUNCHER, Loader
 from pytest_isolate.kernel.tree import Tree
 from pytest_isolate.sandbox.steps import MountBind
+from pytest_isolate.units import quoted
 
-__all__ = ["Workspace", "is_below", "lend", "libraries", "loader_command"]
+__all__ = ["Workspace", "is_below", "lend", "libraries", "loader_command", "place_in"]
 
 #: Where the interpreter and its libraries are (native/interpreter.c).
 LENT = "/run/pytest-isolate"
@@ -70,6 +72,18 @@ def is_below(path: str, directories: Iterable[str]) -> bool:
     return any(path == d or path.startswith(d + "/") for d in directories)
 
 
+def place_in(tree: Tree, path: str, *, is_trusted: bool = True) -> str:
+    """Where in the root ``path`` is. Raises ImageError if the root leads it to what the kernel mounts there:
+    links such as /proc/self/root and /proc/self/fd/9 go anywhere. ``is_trusted``: who named ``path`` may name
+    such a place."""
+    place = tree.resolve(path)
+    if is_trusted and place == os.path.normpath(path):
+        return place
+    if is_below(place, (tree.resolve("/proc"), tree.resolve("/sys"))):
+        raise ImageError(f"the root has {quoted(path)} at {quoted(place)}, which is the kernel's")
+    return place
+
+
 def _libraries(workspace: Workspace) -> dict[str, str]:
     """Host directories and where the root has them. Not at their own places: those are of the root's own
     programs."""
@@ -83,10 +97,10 @@ def _launched(tree: Tree, host: Host, loader: Loader, lent: list[str]) -> Iterat
     yield _bind(tree, host, loader.path, f"{LENT}/loader")
     yield _bind(tree, host, loader.interpreter, f"{LENT}/interpreter")
     # The root may have such a link too: two of them are one place then.
-    places = {tree.resolve(path) for path in lent if _leads_to(path, loader.interpreter)}
+    places = {place_in(tree, path) for path in lent if _leads_to(path, loader.interpreter)}
     for place in sorted(places):
         yield MountBind(LAUNCHER, place, readonly=True, is_file=True, make_target=True)
-    place = tree.resolve(loader.interpreter)
+    place = place_in(tree, loader.interpreter)
     if place not in places:  # it is there already, with a directory
         yield MountBind(LAUNCHER, place, readonly=True, is_file=True)
 
@@ -98,7 +112,7 @@ def _leads_to(path: str, target: str) -> bool:
 def _bind(tree: Tree, host: Host, source: str, target: str | None = None) -> MountBind:
     return MountBind(
         source,
-        tree.resolve(target or source),
+        place_in(tree, target or source),
         readonly=True,
         recursive=True,
         is_file=not host.is_directory(source),

@@ -13,7 +13,7 @@ from pytest_isolate.kernel.process import ROOT_CAPABILITIES, Capability
 from pytest_isolate.kernel.tree import Tree
 from pytest_isolate.sandbox import steps
 from pytest_isolate.sandbox.guest import Environ, environ_of, user_of
-from pytest_isolate.sandbox.lending import Workspace, libraries, loader_command
+from pytest_isolate.sandbox.lending import Workspace, libraries, loader_command, place_in
 from pytest_isolate.sandbox.roots import root_steps
 from pytest_isolate.sandbox.steps import Step
 from pytest_isolate.sandbox.written import Layer
@@ -155,10 +155,11 @@ def _capabilities(given: _Given) -> frozenset[Capability] | None:
 
 
 def _cwd(spec: Spec, workspace: Workspace, tree: Tree, image: Image | None) -> str:
-    wanted = spec.workdir
-    if wanted is None and image is not None and image.config.working_dir.strip("/"):
-        wanted = "/" + image.config.working_dir
-    return workspace.cwd if wanted is None else tree.resolve(wanted)
+    if spec.workdir is not None:
+        return place_in(tree, spec.workdir)
+    if image is not None and image.config.working_dir.strip("/"):
+        return place_in(tree, f"/{image.config.working_dir.strip('/')}", is_trusted=False)
+    return workspace.cwd
 
 
 def _environ(given: _Given) -> Environ:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from pytest_isolate.errors import UnsupportedError
+from pytest_isolate.errors import ImageError, UnsupportedError
 from pytest_isolate.kernel import overlay
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.mounts import MountPoint
@@ -13,9 +13,10 @@ from pytest_isolate.kernel.overlay import LOWER_TYPES
 from pytest_isolate.kernel.supervisor import CONTAINER_INIT
 from pytest_isolate.kernel.tree import Tree
 from pytest_isolate.sandbox import steps
-from pytest_isolate.sandbox.lending import Workspace, is_below, lend
+from pytest_isolate.sandbox.lending import Workspace, is_below, lend, place_in
 from pytest_isolate.sandbox.steps import Step
 from pytest_isolate.spec import NATIVE, HostRootfs, ImageRootfs, Network, PathRootfs, Spec, User
+from pytest_isolate.units import quoted
 
 __all__ = ["root_steps"]
 
@@ -48,12 +49,18 @@ def root_steps(spec: Spec, host: Host, workspace: Workspace, tree: Tree, user_fi
                 yield layers.overlay(*tree.layers, target="/")
             lent = [*lend(tree, host, workspace)]
     places = [tree.resolve(place) for place in PRIVATE]
+    for place in places:
+        if (found := tree.find(place)) is not None and not os.path.isdir(found):
+            raise ImageError(f"the root has a file at {quoted(place)}, where a directory is needed")
     yield from (steps.MakeDirectory(place) for place in places)
     yield from _system(spec, host, user_first, places)
     yield from sorted(
         [
             *lent,
-            *(steps.MountBind(path, path, False, make_target=True) for path in workspace.writable),
+            *(
+                steps.MountBind(path, _target(spec, tree, path), False, make_target=True)
+                for path in workspace.writable
+            ),
             *(_container_init(places[-1]) if contained else ()),
             *_binds(spec, host, tree),
         ],
@@ -211,9 +218,11 @@ def _name_service(spec: Spec, host: Host) -> list[str]:
 def _binds(spec: Spec, host: Host, tree: Tree) -> Iterator[steps.MountBind]:
     for bind in spec.binds:
         is_file = not host.is_directory(bind.source)
-        target = bind.target
-        if not isinstance(spec.rootfs, HostRootfs):
-            target = tree.resolve(target)
+        target = _target(spec, tree, bind.target)
         yield steps.MountBind(
             bind.source, target, bind.readonly, recursive=True, is_file=is_file, make_target=True
         )
+
+
+def _target(spec: Spec, tree: Tree, path: str) -> str:
+    return path if isinstance(spec.rootfs, HostRootfs) else place_in(tree, path)

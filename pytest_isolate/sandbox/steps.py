@@ -1,6 +1,6 @@
 """Building a sandbox, as data: what ``pytest-isolate explain`` prints is what the init runs.
 
-Sources are paths on the host, targets paths inside. While the steps run, the host's root is at ``/old``,
+Sources are paths on the host, targets paths inside. While the steps run, the host's root is at ``OLD``,
 the new root grows at ``/new``, and both sit on the scratch tmpfs that becomes the root in between: so
 nothing is ever made on the host's own file systems, and nothing can be left there.
 """
@@ -21,7 +21,9 @@ from pytest_isolate.syscalls.program import Program
 
 __all__ = ["Step", "apply", "describe", "layer_of"]
 
-OLD = "/old"
+#: No link of a root knows its name. One that was not seen when targets were resolved, as it is in a directory
+#: that the caller cannot read or has come since, leads to nothing of the host.
+OLD = f"/old-{os.urandom(8).hex()}"
 NEW = "/new"
 SCRATCH_AT = "/tmp"  # any directory that every Linux has: the mount is private and moves away at once
 
@@ -329,8 +331,8 @@ def _scratch_directory(target: str) -> str:
 
 def _make_scratch(program: Program, size_bytes: int) -> None:
     mounts.mount(program, "tmpfs", SCRATCH_AT, data=f"size={size_bytes},mode=755")
-    for name in ("old", "new", "upper", "work", "links", "scratch"):
-        mounts.make_directory(program, f"{SCRATCH_AT}/{name}")
+    for name in (OLD, NEW, "/upper", "/work", "/links", "/scratch"):
+        mounts.make_directory(program, SCRATCH_AT + name)
     mounts.switch_root(program, SCRATCH_AT, SCRATCH_AT + OLD)
     # A mount point of its own, or it could not become the root; an overlay on / covers it.
     mounts.bind(program, NEW, NEW)

@@ -21,6 +21,7 @@ from pytest_isolate.sandbox.images.manifest import Descriptor, Platform, own_pla
 from pytest_isolate.sandbox.images.reference import Reference
 from pytest_isolate.sandbox.images.store import Store
 
+from ..archives import Layout, file
 from .conftest import TIME_SCALE, Run
 
 RECIPES = Path(__file__).parents[2] / "rootfs-images"
@@ -239,6 +240,15 @@ def test_recipes_that_are_not_there(fails: Cli, place: Path) -> None:
     assert fails("build", "./nope.toml") == "there is no recipe nope.toml"
 
 
+def test_inspect_shows_what_a_terminal_would_obey(do: Cli, place: Path) -> None:
+    layout = Layout(place / "layout")
+    layout.add([file("a")], config={"Env": ["A=\033]0;title\007"], "Labels": {"b": "one\ntwo"}})
+    do("import", layout.path)
+    text = do("inspect", layout.path)
+    assert r"A=\x1b]0;title\x07" in text
+    assert r"b=one\ntwo" in text
+
+
 # -- ls, inspect, rm, prune -----------------------------------------------------------------------------
 
 
@@ -355,7 +365,7 @@ def test_what_cannot_be_imported_or_exported(do: Cli, fails: Cli, place: Path) -
 
 def test_a_store_that_cannot_be_written(fails: Cli, place: Path) -> None:
     (place / "file").touch()
-    assert "Not a directory" in fails("build", "box", "--store", place / "file")
+    assert "File exists" in fails("build", "box", "--store", place / "file")
 
 
 def test_names_that_are_no_references(fails: Cli) -> None:

@@ -150,8 +150,9 @@ def test_every_kind_of_file(run: Runner, layout: Layout, pytester: pytest.Pytest
     assert inner.outcomes == {"passed": len(kinds)}, inner.out
 
 
+@pytest.mark.parametrize("options", [(), ("--isolate-missing=skip",), ("--isolate-missing=degrade",)])
 def test_a_bad_image_is_the_error_of_its_tests(
-    run: Runner, layout: Layout, pytester: pytest.Pytester
+    run: Runner, layout: Layout, pytester: pytest.Pytester, options: tuple[str, ...]
 ) -> None:
     layout.add(BASE)
     (pytester.path / "evil.tar").write_bytes(tar_bytes([file("../../decoy", "x")]))
@@ -172,6 +173,7 @@ def test_a_bad_image_is_the_error_of_its_tests(
         def test_after(): pass
         """,
         "-rA",
+        *options,
     )
     assert inner.outcomes == {"passed": 2, "errors": 4}, inner.out
     assert "the layer has the path '../../decoy', which may lead out of the root" in inner.out
@@ -515,3 +517,23 @@ def test_a_layer_damaged_in_the_registry(run: Runner, registry: RegistryServer) 
     )
     assert inner.outcomes == {"passed": 1, "errors": 1}, inner.out
     assert "is damaged: it has the digest" in inner.out
+
+
+# ---- nothing leads out ------------------------------------------------------------------------------
+
+
+def test_links_of_a_root_make_nothing_on_the_host(run: Runner, pytester: pytest.Pytester) -> None:
+    """While a sandbox is built, the host's root is somewhere beside the new one."""
+    names = ("tmp", "home", "work")
+    host = pytester.path / "host"
+    host.mkdir()
+    places = [f"/old{host}", f"/proc/self/root/old{host}", f"../../old{host}"]
+    for number, place in enumerate(places):
+        for name in names:
+            root = pytester.path / f"root{number}-{name}"
+            root.mkdir()
+            (root / name).symlink_to(place)
+    marks = (f'rootfs="root{number}-{name}", workdir="/work/made"' for number in range(3) for name in names)
+    tests = (f"@pytest.mark.isolated({mark})\ndef test_{n}(): pass\n" for n, mark in enumerate(marks))
+    run("import pytest\n" + "".join(tests))
+    assert [*host.iterdir()] == []

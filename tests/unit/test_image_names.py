@@ -126,6 +126,7 @@ def test_a_hook_comes_first(tiny: pytest.Pytester) -> None:
     ("toml", "text", "expected"),
     [
         ("[tool.pytest-isolate.images]\na = 1", "a", "is not a table of texts"),
+        ("[tool]\npytest-isolate = 1", "a", "is not a table of texts"),
         ("[tool.pytest-isolate]\nimages = 1", "a", "is not a table of texts"),
         ("[tool.pytest-isolate.images]\na = 'r.example/A'", "a", "no name of an image.*which 'a' stands for"),
         ("", "r.example/A", "no name of an image"),

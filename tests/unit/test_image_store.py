@@ -26,7 +26,7 @@ from pytest_isolate.sandbox.images.unpack import unpack
 from pytest_isolate.spec import HostRootfs, ImageRootfs, PathRootfs
 from pytest_isolate.values import Pull
 
-from ..archives import Layout, directory, file, tar_bytes
+from ..archives import Entry, Layout, directory, fifo, file, tar_bytes
 
 BASE = [directory("etc"), file("etc/name", "base")]
 TOP = [file("etc/name", "top")]
@@ -229,6 +229,9 @@ def test_absurd_manifests(images: Store, layout: Layout, name: str) -> None:
     [
         ({"Env": ["nothing"]}, "not NAME=VALUE"),
         ({"Env": [1]}, "not NAME=VALUE"),
+        ({"Env": 5}, "no list 'Env'"),
+        ({"WorkingDir": "/\ud800"}, "surrogates not allowed"),
+        ({"User": "\033]0;evil"}, "no text"),
         ({"User": 1}, "no text"),
         ({"WorkingDir": "a\0b"}, "no text"),
     ],
@@ -454,3 +457,96 @@ def test_an_archive_of_archives(images: Store, layout: Layout, tmp_path: Path) -
     with tarfile.open(packed, "w:gz") as archive:
         archive.add(layout.path, "./")
     assert contents(get(packed, images), "etc/name") == ["base"]
+
+
+def test_a_layer_whose_root_hides_all_below(images: Store, layout: Layout) -> None:
+    """overlayfs itself looks at the marks of directories in a root, and not at the root's own."""
+    layout.add(BASE, [file(".wh..wh..opq"), file("only")], [file("top")])
+    image = get(layout.path, images)
+    assert [sorted(os.listdir(layer)) for layer in image.layers] == [["top"], ["only"]]
+
+
+def test_an_image_that_names_no_architecture(images: Store, layout: Layout) -> None:
+    layout.add(BASE, platform={"os": "linux"})
+    stored = import_image(layout.path, images, own_platform())
+    assert images.find(str(layout.path), own_platform()) == stored
+
+
+def test_nobody_else_comes_into_the_store(images: Store, layout: Layout) -> None:
+    layout.add(BASE)
+    before = os.umask(0)
+    try:
+        get(layout.path, images)
+    finally:
+        os.umask(before)
+    assert images.directory.stat().st_mode & 0o777 == 0o700
+
+
+# ---- what must not end the session ---------------------------------------------------------------------
+
+
+SAVED = "a" * 64 + ".json"
+
+
+@pytest.mark.parametrize(
+    ("document", "entries", "text"),
+    [
+        ([{"RepoTags": 5, "Config": "x", "Layers": []}, {}], [], "RepoTags that are no list"),
+        ([{"Config": "\ud800", "Layers": []}], [], "surrogates not allowed"),
+        ([{"Config": "blobs", "Layers": []}], [directory("blobs")], "'blobs' of the image is no file"),
+        ([{"Config": SAVED, "Layers": ["blobs"]}], [file(SAVED, "{}"), fifo("blobs")], "is no file"),
+    ],
+    ids=["tags", "surrogate", "directory", "FIFO"],
+)
+def test_absurd_archives_of_docker(
+    images: Store, tmp_path: Path, document: Any, entries: list[Entry], text: str
+) -> None:
+    archive = tmp_path / "saved.tar"
+    archive.write_bytes(tar_bytes([file("manifest.json", json.dumps(document)), *entries]))
+    with pytest.raises(ImageError, match=text):
+        get(archive, images)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"manifests": [5]}'])
+def test_a_damaged_index(images: Store, layout: Layout, text: str) -> None:
+    layout.add(BASE)
+    get(layout.path, images)
+    index = images.directory / "index.json"
+    index.write_text(text)
+    with pytest.raises(ImageError, match=r"index\.json is damaged.*; remove it"):
+        images.images()
+    index.unlink()
+    get(layout.path, images)
+
+
+def test_an_index_with_entries_of_others(images: Store, layout: Layout) -> None:
+    layout.add(BASE)
+    get(layout.path, images)
+    index = images.directory / "index.json"
+    document = json.loads(index.read_bytes())
+    other = {"mediaType": "application/x", "digest": "sha256:" + "0" * 64, "size": 1, "annotations": []}
+    document["manifests"].insert(0, other)
+    index.write_text(json.dumps(document))
+    (stored,) = images.images()
+    assert stored.name == str(layout.path)
+    assert stored.stamp
+
+
+def test_a_store_that_cannot_be_there(tmp_path: Path, layout: Layout) -> None:
+    """The tests that ask get an error, and not pytest."""
+    layout.add(BASE)
+    (tmp_path / "file").touch()
+    session = Images(Store(tmp_path / "file/store"))
+    for rootfs in (PathRootfs(str(layout.path)), PathRootfs("/absent", "name")):
+        with pytest.raises(ImageError, match=r"cannot use the store .*--isolate-store"):
+            session.get(rootfs)
+
+
+def test_no_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    with pytest.raises(ImageError, match="XDG_CACHE_HOME"):
+        default_store()

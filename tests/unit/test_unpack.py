@@ -13,6 +13,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,6 +145,11 @@ def test_whiteouts_and_opaque_directories(into: Callable[..., Path]) -> None:
     ]
     assert (root / "again").read_text() == "here"
     assert not [name for _, _, names in os.walk(root) for name in names if name.startswith(".wh.")]
+
+
+def test_a_directory_hides_what_a_whiteout_hid_by_another_path(into: Callable[..., Path]) -> None:
+    root = into(directory("usr/lib"), symlink("lib", "usr/lib"), file("lib/.wh.a"), directory("usr/lib/a"))
+    assert is_opaque(root / "usr/lib/a")
 
 
 def test_extended_attributes(into: Callable[..., Path]) -> None:
@@ -320,7 +326,7 @@ def test_a_header_of_a_gigabyte(into: Callable[..., Path]) -> None:
     """tarfile would read an extended header whole."""
     info = tarfile.TarInfo("x")
     info.type, info.size = tarfile.XHDTYPE, 2**30
-    with pytest.raises(ImageError, match="header of"):
+    with pytest.raises(ImageError, match="headers of more than"):
         into(data=info.tobuf() + bytes(4096))
 
 
@@ -365,6 +371,77 @@ def test_a_negative_size(into: Callable[..., Path]) -> None:
     block[148:156] = f"{sum(block):06o}\0 ".encode()
     with pytest.raises(ImageError):
         into(data=bytes(block) + bytes(10240))
+
+
+def _sparse_without_its_rest() -> bytes:
+    block = bytearray(_member(type=tarfile.GNUTYPE_SPARSE))
+    block[386:398] = b"00000000000\0"
+    block[482] = 1  # "isextended": another block follows
+    block[148:156] = b"        "
+    block[148:156] = f"{sum(block):06o}\0 ".encode()
+    return bytes(block)
+
+
+def _member(**fields: Any) -> bytes:
+    info = tarfile.TarInfo("a")
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+ABSURD = {
+    "uid of 40 bits": (_member(uid=2**40), "which nobody is"),
+    "negative gid": (_member(gid=-5), "which nobody is"),
+    "nobody's uid": (_member(uid=2**32 - 1), "which nobody is"),
+    "sparse header without its rest": (_sparse_without_its_rest(), "no tar archive"),
+    "a thousand names of one member": (
+        (_member(type=tarfile.GNUTYPE_LONGNAME, size=2) + b"b".ljust(512, b"\0")) * 1000 + _member(),
+        "no tar archive",
+    ),
+    "a megabyte of headers": (
+        (_member(type=tarfile.GNUTYPE_LONGNAME, size=2**19) + b"b".ljust(2**19, b"\0")) * 3 + _member(),
+        "headers of more than 1.0 MiB",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_absurd_headers_are_refused(into: Callable[..., Path], name: str) -> None:
+    """tarfile lets many kinds of exception out, and each would end the pytest session."""
+    data, text = ABSURD[name]
+    with pytest.raises(ImageError, match=text):
+        into(data=data)
+
+
+def test_many_global_headers(into: Callable[..., Path], tmp_path: Path) -> None:
+    """tarfile copies them for each member: a small archive would take hours."""
+    archive = tmp_path / "global.tar"
+    headers = {f"key{number}": "" for number in range(2000)}
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT, pax_headers=headers) as out:
+        out.addfile(tarfile.TarInfo("a"))
+    with pytest.raises(ImageError, match="global headers"):
+        into(data=archive.read_bytes())
+
+
+def test_directories_too_deep_to_be_removed(into: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="more than 256 directories"):
+        into(file("a/" * 300 + "b"))
+    (tmp_path / "root").rename(tmp_path / "first")
+    steps = [directory("x/" * 200), symlink("l", "x/" * 199 + "x"), directory("l/" + "x/" * 200)]
+    with pytest.raises(ImageError, match="more than 256 directories"):
+        into(*steps, file("l/" + "x/" * 200 + "b"))
+
+
+def test_a_sparse_file_takes_no_space(into: Callable[..., Path]) -> None:
+    """A header of 512 bytes can promise gigabytes of zeros."""
+    block = bytearray(_member(type=tarfile.GNUTYPE_SPARSE))
+    block[386:398] = block[398:410] = b"00000000000\0"
+    block[483:495] = f"{2**30:011o}\0".encode()
+    block[148:156] = b"        "
+    block[148:156] = f"{sum(block):06o}\0 ".encode()
+    status = (into(data=bytes(block) + bytes(1024)) / "a").stat()
+    assert status.st_size == 2**30
+    assert status.st_blocks * 512 < 2**20
 
 
 def test_nothing_is_left_open(into: Callable[..., Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from pytest_isolate.sandbox.images.manifest import (
     Index,
     Manifest,
     Platform,
+    load_json,
     parse_document,
 )
+from pytest_isolate.sandbox.images.members import TAR_ERRORS, read_members
 from pytest_isolate.sandbox.images.store import Store, Stored
-from pytest_isolate.sandbox.images.unpack import TAR_ERRORS, Unpacked, read_members, unpack
+from pytest_isolate.sandbox.images.unpack import Unpacked, unpack
 from pytest_isolate.units import quoted
 
 __all__ = ["add_manifest", "import_image", "is_layout"]
@@ -71,6 +74,8 @@ def _stamp(path: Path) -> str:
         status = (path / "index.json" if path.is_dir() else path).stat()
     except OSError as error:
         raise ImageError(f"cannot read image {path}: {error.strerror}") from None
+    if not stat.S_ISREG(status.st_mode):  # a FIFO would be waited for
+        raise ImageError(f"cannot read image {path}: it is no file")
     return f"{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
 
@@ -177,15 +182,15 @@ def _from_docker(path: Path, store: Store, wanted: str) -> Descriptor:
 
 
 def _docker_image(data: bytes, wanted: str) -> dict[str, Any]:
-    try:
-        images = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ImageError(f"manifest.json of the archive is not JSON: {error}") from None
+    images = load_json(data, "manifest.json of the archive")
     if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
         raise ImageError("manifest.json of the archive is no list of images")
-    found = [image for image in images if not wanted or wanted in (image.get("RepoTags") or ())]
+    tags = [image.get("RepoTags") or [] for image in images]
+    if not all(isinstance(names, list) for names in tags):
+        raise ImageError("manifest.json of the archive has RepoTags that are no list")
+    found = [image for image, names in zip(images, tags, strict=True) if not wanted or wanted in names]
     if len(found) != 1:
-        names = ", ".join(str(tag) for image in images for tag in image.get("RepoTags") or ())
+        names = ", ".join(str(tag) for names in tags for tag in names)
         raise ImageError(
             f"the archive has {len(found)} images{f' named {quoted(wanted)}' if wanted else ''}; "
             f"name one as in FILE#NAME; there is: {names or 'none with a name'}"
@@ -240,9 +245,13 @@ class _Files:
     def _open(self, path: str) -> int:
         try:
             # A FIFO must not block.
-            return open_in_root(self._fd, path, os.O_RDONLY | os.O_NONBLOCK)
+            fd = open_in_root(self._fd, path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
             raise ImageError(f"cannot read {quoted(path)} of the image: {error.strerror}") from None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise ImageError(f"{quoted(path)} of the image is no file")
+        return fd
 
 
 def _chunks(fd: int) -> Iterator[bytes]:

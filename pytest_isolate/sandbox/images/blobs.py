@@ -15,7 +15,7 @@ from pathlib import Path
 from pytest_isolate.errors import ImageError
 from pytest_isolate.sandbox.images.manifest import MAX_DOCUMENT_BYTES, Descriptor, check_digest
 
-__all__ = ["Blobs", "locked"]
+__all__ = ["Blobs", "digest_of", "locked", "make_private"]
 
 CHUNK_BYTES = 2**20
 
@@ -49,7 +49,8 @@ class Blobs:
         What a writer that was killed has left is still in that file: a download goes on where it ended.
         """
         partial = self.directory / "partial" / check_digest(digest).replace(":", "-")
-        partial.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(self.directory)
+        make_private(partial.parent)
         with locked(partial.with_suffix(".lock")):
             yield None if self.has(digest) else partial
 
@@ -112,6 +113,12 @@ def digest_of(path: Path) -> tuple[int, str]:
             found.update(chunk)
             size_bytes += len(chunk)
     return size_bytes, "sha256:" + found.hexdigest()
+
+
+def make_private(directory: Path) -> None:
+    """Nobody else may come between what root checks and what it then removes or mounts. The mode is for the
+    last directory alone (Path.mkdir), so the store's own comes first."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 @contextlib.contextmanager

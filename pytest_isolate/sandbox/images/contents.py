@@ -20,14 +20,8 @@ from typing import IO, cast
 
 from pytest_isolate.errors import ImageError
 from pytest_isolate.sandbox.images.compression import decompressed, suffix_of
-from pytest_isolate.sandbox.images.unpack import (
-    OPAQUE,
-    TAR_ERRORS,
-    WHITEOUT,
-    XATTR,
-    Unpacked,
-    read_members,
-)
+from pytest_isolate.sandbox.images.members import TAR_ERRORS, read_members
+from pytest_isolate.sandbox.images.unpack import OPAQUE, WHITEOUT, XATTR, Unpacked
 from pytest_isolate.units import quoted
 
 __all__ = [

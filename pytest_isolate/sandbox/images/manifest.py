@@ -24,6 +24,7 @@ __all__ = [
     "Manifest",
     "Platform",
     "check_digest",
+    "load_json",
     "own_platform",
     "parse_config",
     "parse_document",
@@ -196,7 +197,7 @@ def parse_config(data: bytes) -> Config:
         platform=Platform(
             _text(document, "os") or "linux", _text(document, "architecture"), _text(document, "variant")
         ),
-        env=tuple(_variable(each) for each in config.get("Env") or ()),
+        env=tuple(_list(config, "Env", _variable, "configuration")) if config.get("Env") else (),
         working_dir=_text(config, "WorkingDir"),
         user=_text(config, "User"),
         labels=tuple((str(k), str(v)) for k, v in labels.items()) if isinstance(labels, dict) else (),
@@ -204,13 +205,20 @@ def parse_config(data: bytes) -> Config:
     )
 
 
+def load_json(data: bytes, what: str) -> Any:
+    """Raises ImageError, for texts too that are none (half of a surrogate pair): no file has such a name."""
+    try:
+        document = json.loads(data)
+        json.dumps(document, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise ImageError(f"{what} is not JSON: {error}") from None
+    return document
+
+
 def _load(data: bytes, what: str) -> dict[str, Any]:
     if len(data) > MAX_DOCUMENT_BYTES:
         raise ImageError(f"the {what} of the image has {len(data)} bytes, more than {MAX_DOCUMENT_BYTES}")
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ImageError(f"the {what} of the image is not JSON: {error}") from None
+    document = load_json(data, f"the {what} of the image")
     if not isinstance(document, dict):
         raise ImageError(f"the {what} of the image is not a JSON object")
     return document
@@ -243,7 +251,7 @@ def _descriptor(found: object) -> Descriptor:
 
 def _text(document: dict[str, Any], key: str) -> str:
     value = document.get(key) or ""
-    if not isinstance(value, str) or "\0" in value:
+    if not isinstance(value, str) or not value.isprintable():  # terminals obey what is not
         raise ImageError(f"{quoted(key)} of the image is {quoted(value)}, which is no text")
     return value
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -40,10 +41,12 @@ class Images:
     def get(self, rootfs: Rootfs) -> Image | None:
         """None for the host's root or a plain directory. Raises ImageError, for every test that asks."""
         if isinstance(rootfs, PathRootfs):
-            self._check(rootfs)  # each time: a fixture may make it yet
+            with self._told():
+                self._check(rootfs)  # each time: a fixture may make it yet
         if rootfs not in self._found:
             try:
-                self._found[rootfs] = self._get(rootfs)
+                with self._told():
+                    self._found[rootfs] = self._get(rootfs)
             except ImageError as error:
                 self._found[rootfs] = error
         found = self._found[rootfs]
@@ -56,13 +59,26 @@ class Images:
         key = (image.digest, own)
         if key not in self._seen:
             try:
-                self._seen[key] = self.store.seen_as(image, own)
+                with self._told():
+                    self._seen[key] = self.store.seen_as(image, own)
             except ImageError as error:
                 self._seen[key] = error
         found = self._seen[key]
         if isinstance(found, ImageError):
             raise found
         return found
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What goes wrong with files is an error of those tests that ask: a full disk, another's store."""
+        try:
+            yield
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            raise ImageError(
+                f"cannot use the store {self.store.directory}{where}: {error.strerror or error}; "
+                "see to that, or have the store elsewhere with --isolate-store"
+            ) from None
 
     def _get(self, rootfs: Rootfs) -> Image | None:
         match rootfs:

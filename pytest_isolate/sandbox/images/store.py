@@ -28,9 +28,11 @@ from typing import Any
 from pytest_isolate.errors import ImageError
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.subids import SubordinateIds, usable_subordinate_ids
+from pytest_isolate.kernel.tree import is_opaque
 from pytest_isolate.sandbox.images.apart import Ownership
-from pytest_isolate.sandbox.images.blobs import Blobs, locked
+from pytest_isolate.sandbox.images.blobs import Blobs, locked, make_private
 from pytest_isolate.sandbox.images.manifest import (
+    DOCUMENT_TYPES,
     OCI_INDEX,
     Config,
     Descriptor,
@@ -74,9 +76,14 @@ class Image:
 
 
 def default_store() -> Path:
-    """Below $XDG_CACHE_HOME (XDG Base Directory Specification), or ~/.cache."""
+    """Below $XDG_CACHE_HOME (XDG Base Directory Specification), or ~/.cache. Raises ImageError."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(cache) if cache.startswith("/") else Path.home() / ".cache"
+    try:
+        base = Path(cache) if cache.startswith("/") else Path.home() / ".cache"
+    except RuntimeError:  # as a uid without a name, in a container
+        raise ImageError(
+            "there is no home directory to have the store of images in; set XDG_CACHE_HOME"
+        ) from None
     return base / "pytest-isolate" / "images"
 
 
@@ -101,12 +108,16 @@ class Store:
             data = (self.directory / "index.json").read_bytes()
         except FileNotFoundError:
             return []
-        found = json.loads(data)["manifests"] if data else []
-        index = parse_document(data, OCI_INDEX)
-        assert isinstance(index, Index)
+        try:
+            index = parse_document(data, OCI_INDEX)
+        except ImageError as error:
+            raise ImageError(f"{self.directory}/index.json is damaged: {error}; remove it") from None
+        if not isinstance(index, Index):
+            raise ImageError(f"{self.directory}/index.json is no index; have the store elsewhere")
+        listed = [raw for raw in json.loads(data)["manifests"] if raw.get("mediaType") in DOCUMENT_TYPES]
         return [
-            Stored(descriptor.name or "", descriptor, str(raw.get("annotations", {}).get(STAMP, "")))
-            for raw, descriptor in zip(found, index.manifests, strict=True)
+            Stored(descriptor.name or "", descriptor, _stamp(raw))
+            for raw, descriptor in zip(listed, index.manifests, strict=True)
         ]
 
     def find(self, name: str, platform: Platform) -> Stored | None:
@@ -118,7 +129,9 @@ class Store:
 
     def add(self, name: str, manifest: Descriptor, *, stamp: str = "") -> Stored:
         """Name an image whose blobs are there; another of this name and platform loses it."""
-        platform = self.config(self.manifest(manifest.digest)).platform
+        platform: Platform | None = self.config(self.manifest(manifest.digest)).platform
+        if platform is not None and not platform.architecture:
+            platform = None  # it does not say: it is for all
         named = dataclasses.replace(manifest, name=name, platform=platform)
         stored = Stored(name, named, stamp)
         with self._changing_index() as images:
@@ -135,7 +148,7 @@ class Store:
 
     @contextlib.contextmanager
     def _changing_index(self) -> Iterator[list[Stored]]:
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(self.directory)
         with locked(self.directory / "index.lock"):
             images = self.images()
             yield images
@@ -178,13 +191,10 @@ class Store:
             unpacked = self.unpacked(diff_id) or Unpacked()
             for what, count in unpacked.skipped.items():
                 skipped[what] = skipped.get(what, 0) + count
-        topmost_first = dict.fromkeys(
-            map(str, reversed(layers))
-        )  # overlayfs refuses a layer that comes twice
         return Image(
             name,
             digest,
-            tuple(topmost_first),
+            _shown(layers),
             config,
             tuple(f"{count} {what}{'s' * (count > 1)}" for what, count in skipped.items()),
             None if self.ownership is None else self.ownership.ids,
@@ -249,7 +259,8 @@ class Store:
         """A directory on the store's disk, locked. One that nobody has a lock on is of a process that was
         killed, and removed."""
         base = self.directory / "work"
-        base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(self.directory)
+        make_private(base)
         with locked(base / ".lock"):
             for entry in base.iterdir():
                 if entry.is_dir() and (fd := _try_lock(entry)) is not None:
@@ -308,6 +319,22 @@ class Store:
             blobs |= {stored.manifest.digest, manifest.config.digest, *(d.digest for d in manifest.layers)}
             layers |= set(self.config(manifest).diff_ids)
         return blobs, layers
+
+
+def _shown(layers: Sequence[Path]) -> tuple[str, ...]:
+    """Topmost first, down to one that hides all below it: overlayfs does not look at the mark of a root. Each
+    once: overlayfs refuses a layer that comes twice."""
+    found: dict[str, None] = {}
+    for layer in map(str, reversed(layers)):
+        found[layer] = None
+        if is_opaque(layer):
+            break
+    return tuple(found)
+
+
+def _stamp(raw: dict[str, Any]) -> str:
+    annotations = raw.get("annotations")
+    return str(annotations.get(STAMP, "")) if isinstance(annotations, dict) else ""
 
 
 def _to_json(stored: Stored) -> dict[str, Any]:

@@ -9,33 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO
 
 from pytest_isolate.errors import ImageError
 from pytest_isolate.kernel.in_root import open_in_root
-from pytest_isolate.sandbox.images.compression import Plain, decompressed
+from pytest_isolate.sandbox.images.compression import decompressed
+from pytest_isolate.sandbox.images.members import CHUNK_BYTES, TAR_ERRORS, read_members
 from pytest_isolate.sandbox.images.owners import EVERYBODY, Owners
 from pytest_isolate.units import format_size, quoted
 
-__all__ = ["TAR_ERRORS", "Bounds", "Unpacked", "read_members", "unpack"]
+__all__ = ["Bounds", "Unpacked", "unpack"]
 
 #: Of the OCI image specification ("Whiteouts"); other names that begin so are aufs's own.
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
-MAX_HEADER_BYTES = 2**20  # of what tarfile reads at once: extended headers
-CHUNK_BYTES = 2**18
+MOST_OUTER = 256  # directories around another: rmtree(3.11) has a descriptor and a call for each
+TOO_DEEP = f"the layer has more than {MOST_OUTER} directories in one another"
 PATH_ONLY = os.O_PATH | os.O_DIRECTORY
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Both forms, as root's mounts read the one and everybody else's the other (userxattr).
 OPAQUE_MARKS = ("trusted.overlay.opaque", "user.overlay.opaque")
-#: What tarfile raises for an archive that is none.
-TAR_ERRORS = (tarfile.TarError, UnicodeError, ValueError)
 XATTR = "SCHILY.xattr."  # pax headers of GNU tar, libarchive, Docker
 KEPT_XATTRS = ("user.", "security.capability", "system.posix_acl_")
 
@@ -88,73 +85,15 @@ def unpack(
     return unpacking.unpacked
 
 
-def read_members(plain: Plain, unpacked: Unpacked) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    """Each member of an archive, and what is in it if it is a regular file. Raises :data:`TAR_ERRORS` too."""
-    stream = _Forward(plain)
-    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:") as archive:
-        while (member := archive.next()) is not None:
-            if member.size < 0:  # which some versions of tarfile let pass
-                raise ImageError(f"the layer has a member of {member.size} bytes")
-            yield member, archive.extractfile(member) if member.isreg() else None
-            cast("Any", archive).members.clear()  # it would keep all of them
-    unpacked.diff_id = stream.drain()
-
-
-class _Forward:
-    """As much of a file as tarfile needs of a stream, with its digest."""
-
-    def __init__(self, plain: Plain) -> None:
-        self._plain = plain
-        self._digest = hashlib.sha256()
-        self._last = b""  # tarfile goes back one byte, to see whether a member is whole
-        self._at = 0
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int) -> bytes:
-        if size > MAX_HEADER_BYTES:
-            raise ImageError(f"the layer has a header of {format_size(size)}")
-        data = b""
-        if self._at < self._plain.position:
-            data, self._at = self._last, self._plain.position
-        while len(data) < size and (more := self._next(size - len(data))):
-            data += more
-        return data
-
-    def seek(self, position: int) -> None:
-        if position == self._plain.position - 1 and self._at >= position:
-            self._at = position
-            return
-        self._at = self._plain.position
-        while self._at < position and self._next(min(position - self._at, CHUNK_BYTES)):
-            pass
-        if self._at != position:
-            raise ImageError("the layer is no tar archive that can be read: it ends too early")
-
-    def _next(self, size: int) -> bytes:
-        data = self._plain.read(size) or b""
-        self._digest.update(data)
-        self._last = data[-1:] or self._last
-        self._at = self._plain.position
-        return data
-
-    def drain(self) -> str:
-        """Read what follows the archive's end; the digest of all of it."""
-        while self._next(CHUNK_BYTES):
-            pass
-        return "sha256:" + self._digest.hexdigest()
-
-
 class _Unpacking:
     def __init__(self, directory: Path, bounds: Bounds, owners: Owners | None) -> None:
         self.unpacked = Unpacked()
         self._owners = owners or (EVERYBODY if os.geteuid() == 0 else None)
         self._bounds = bounds
         self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._root_path = os.readlink(f"/proc/self/fd/{self._root}")
         self._parent: tuple[str, int] | None = None  # the last one, as entries of one directory come together
         self._directories: dict[str, tarfile.TarInfo] = {}  # their modes and times come last
-        self._whiteouts: set[str] = set()
 
     def close(self) -> None:
         self._leave_parent()
@@ -203,7 +142,7 @@ class _Unpacking:
         self._set_attributes(member, f"/proc/self/fd/{parent}/{name}")
 
     def _make_directory(self, member: tarfile.TarInfo, path: str, parent: int, name: str) -> None:
-        hides = path in self._whiteouts
+        hides = _is_whiteout(parent, name)
         if not _is_directory(parent, name):
             self._clear(parent, name)
             os.mkdir(name, 0o700, dir_fd=parent)
@@ -238,7 +177,11 @@ class _Unpacking:
         fd = os.open(name, NEW_FILE, 0o600, dir_fd=parent)
         with open(fd, "wb") as file:
             while chunk := content.read(CHUNK_BYTES):
-                file.write(chunk)
+                if chunk.count(0) < len(chunk):
+                    file.write(chunk)
+                else:  # a hole: a header can promise gigabytes of zeros (GNU's sparse files)
+                    file.seek(len(chunk), os.SEEK_CUR)
+            file.truncate()
 
     def _skip_device(self, path: str) -> None:
         if not path.startswith("dev/"):
@@ -258,10 +201,8 @@ class _Unpacking:
             raise ImageError(f"{quoted(name)} hides nothing that there can be")
         else:
             parent = self._open_parent(directory)
-            path = f"{directory}/{hidden}".lstrip("/")
-            self._whiteouts.add(path)
             if _is_directory(parent, hidden):  # the layer's own stays: only what is below is hidden
-                self._mark_opaque(path)
+                self._mark_opaque(f"{directory}/{hidden}")
             elif not _exists(parent, hidden):
                 # Needs no privilege since Linux 5.8 (mknod(2)).
                 os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
@@ -307,7 +248,14 @@ class _Unpacking:
             self._leave_parent()
             fd = self._open_made(path)
         self._parent = (path, fd)
+        self._check_depth(fd)
         return fd
+
+    def _check_depth(self, fd: int) -> None:
+        """Wherever links have led: what is too deep can be neither removed nor walked."""
+        outer = os.readlink(f"/proc/self/fd/{fd}").removeprefix(self._root_path).count("/")
+        if outer > MOST_OUTER:
+            raise ImageError(TOO_DEEP)
 
     def _open_made(self, path: str) -> int:
         try:
@@ -384,6 +332,8 @@ def _inside(name: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts or "\0" in name:
         raise ImageError(f"the layer has the path {quoted(name)}, which may lead out of the root")
+    if len(parts) > MOST_OUTER:
+        raise ImageError(TOO_DEEP)
     return "/".join(parts)
 
 
@@ -405,6 +355,14 @@ def _exists(parent: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _is_whiteout(parent: int, name: str) -> bool:
+    try:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def _is_directory(parent: int, name: str) -> bool:

@@ -1,6 +1,6 @@
 /* Stands at the interpreter's path in a root that is not the host's, whose C library is another one or none:
  * starts the host's loader with the host's libraries and the host's interpreter (ld.so(8)), all of them at
- * places where sandbox/plan.py binds them. No C library of its own, so that it runs everywhere. */
+ * places where sandbox/lending.py binds them. No C library of its own, so that it runs everywhere. */
 #include <stddef.h>
 #include <sys/syscall.h>
 
@@ -9,7 +9,7 @@
 
 static const char loader[] = AT "loader";
 static const char interpreter[] = AT "interpreter";
-/* As many as plan.py numbers at most; what is not there is passed over. */
+/* MOST_DIRECTORIES of kernel/loader.py; what is not there is passed over. */
 static const char libraries[] = LIBRARIES "0:" LIBRARIES "1:" LIBRARIES "2:" LIBRARIES "3:" LIBRARIES "4:"
     LIBRARIES "5:" LIBRARIES "6:" LIBRARIES "7";
 
@@ -42,10 +42,10 @@ __attribute__((used)) void start(char **stack) {
         command[i] = head[i];
     for (long i = 1; i <= argc; i++) /* the NULL at the end too */
         command[head_count + (size_t)i - 1] = argv[i];
-    long error = syscall3(SYS_execve, (long)loader, (long)command, (long)envp);
+    syscall3(SYS_execve, (long)loader, (long)command, (long)envp);
     static const char problem[] = "pytest-isolate: cannot start the host's interpreter in this root\n";
     syscall3(SYS_write, 2, (long)problem, sizeof problem - 1);
-    syscall3(SYS_exit_group, error == 0 ? 0 : 127, 0, 0);
+    syscall3(SYS_exit_group, 127, 0, 0);
     __builtin_unreachable();
 }
 

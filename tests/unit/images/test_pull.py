@@ -169,7 +169,7 @@ def test_a_document_that_is_index_and_manifest_at_once_is_refused(fake: FakeRegi
 def test_a_store_that_cannot_be_written_is_named(fake: FakeRegistry, blobs: Blobs) -> None:
     blobs.directory.write_text("a file")
     name = f"{fake.host}/a/b:latest"
-    assert failure(fake, blobs) == f"cannot pull {name} to {blobs.directory}/partial: Not a directory"
+    assert failure(fake, blobs) == f"cannot pull {name} to {blobs.directory}: File exists"
 
 
 # --- the process
