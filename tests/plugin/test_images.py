@@ -321,7 +321,7 @@ def test_python_works_in_any_root(run: Runner, layout: Layout, start: str) -> No
 
 @pytest.mark.vm
 def test_other_options(run: Runner, layout: Layout, pytester: pytest.Pytester) -> None:
-    layout.add([*BASE, directory("data/real"), symlink("link", "data/real"), symlink("var", "data/real")])
+    layout.add([*BASE, directory("data/real"), symlink("link", "data/real"), symlink("run", "data/real")])
     pytester.mkdir("host").joinpath("file").write_text("host")
     inner = run(
         """
@@ -332,8 +332,8 @@ def test_other_options(run: Runner, layout: Layout, pytester: pytest.Pytester) -
         def test_readonly(tmp_path):
             with pytest.raises(OSError, match="Read-only"):
                 pathlib.Path("/etc/name").write_text("x")
-            pathlib.Path("/var/tmp/x").write_text("x")
-            assert pathlib.Path("/data/real/tmp/x").exists()
+            pathlib.Path("/run/x").write_text("x")
+            assert pathlib.Path("/data/real/x").exists()
             (tmp_path / "x").touch()
 
         @pytest.mark.isolated(binds={"host": "/link/here:ro"})
