@@ -207,8 +207,8 @@ class IsolateSession:
         )
 
     def why_skipped(self, spec: Spec) -> str:
-        """What this machine lacks for a test, if such tests are skipped. What is wrong with what it asks for, as
-        with an image, is its error when it runs."""
+        """What this machine lacks for a test, if such tests are skipped. What is wrong with what it asks for,
+        as with an image, is its error when it runs."""
         if self.missing is not Missing.SKIP:
             return ""
         try:
