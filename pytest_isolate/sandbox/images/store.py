@@ -88,10 +88,11 @@ def default_store() -> Path:
 
 
 class Store:
-    """``directory`` is made when something is first put in."""
+    """``directory`` is made when something is first put in. Its own path has no links: what is mounted from it
+    is looked up beside the host's root."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        self.directory = directory if directory is not None else default_store()
+        self.directory = (directory if directory is not None else default_store()).resolve()
         self.blobs = Blobs(self.directory)
 
     @cached_property
