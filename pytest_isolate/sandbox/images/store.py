@@ -88,8 +88,8 @@ def default_store() -> Path:
 
 
 class Store:
-    """``directory`` is made when something is first put in. Its own path has no links: what is mounted from it
-    is looked up beside the host's root."""
+    """``directory`` is made when something is first put in. Its own path has no links: they would be followed
+    beside the host's root when a layer is mounted."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = (directory if directory is not None else default_store()).resolve()
