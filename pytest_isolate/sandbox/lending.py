@@ -111,7 +111,7 @@ def _leads_to(path: str, target: str) -> bool:
 
 def _bind(tree: Tree, host: Host, source: str, target: str | None = None) -> MountBind:
     return MountBind(
-        source,
+        os.path.realpath(source),
         place_in(tree, target or source),
         readonly=True,
         recursive=True,

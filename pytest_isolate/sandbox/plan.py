@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -124,7 +125,7 @@ def _tree(spec: Spec, image: Image | None) -> Tree:
         case HostRootfs():
             return Tree(("/",))
         case PathRootfs(path) if image is None:
-            return Tree((path,))
+            return Tree((os.path.realpath(path),))
         case PathRootfs() | ImageRootfs():
             assert image is not None
             return Tree(image.layers)

@@ -219,8 +219,9 @@ def _binds(spec: Spec, host: Host, tree: Tree) -> Iterator[steps.MountBind]:
     for bind in spec.binds:
         is_file = not host.is_directory(bind.source)
         target = _target(spec, tree, bind.target)
+        source = os.path.realpath(bind.source)
         yield steps.MountBind(
-            bind.source, target, bind.readonly, recursive=True, is_file=is_file, make_target=True
+            source, target, bind.readonly, recursive=True, is_file=is_file, make_target=True
         )
 
 

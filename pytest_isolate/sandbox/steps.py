@@ -2,7 +2,8 @@
 
 Sources are paths on the host, targets paths inside. While the steps run, the host's root is at ``OLD``,
 the new root grows at ``/new``, and both sit on the scratch tmpfs that becomes the root in between: so
-nothing is ever made on the host's own file systems, and nothing can be left there.
+nothing is ever made on the host's own file systems, and nothing can be left there. An absolute link in a
+path would lead to that tmpfs.
 """
 
 from __future__ import annotations

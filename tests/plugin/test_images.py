@@ -519,6 +519,30 @@ def test_a_layer_damaged_in_the_registry(run: Runner, registry: RegistryServer) 
     assert "is damaged: it has the digest" in inner.out
 
 
+def test_places_that_are_reached_by_links(
+    run: Runner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache on another disk: while a sandbox is built, an absolute link leads elsewhere."""
+    for name in ("cache", "root/etc"):
+        (pytester.path / "disk" / name).mkdir(parents=True)
+    link = pytester.path / "link"
+    link.symlink_to(pytester.path / "disk")
+    (pytester.path / "root.tar").write_bytes(tar_bytes(BASE))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(link / "cache"))
+    inner = run(
+        f"""
+        import os
+        import pytest
+
+        @pytest.mark.isolated(rootfs="link/root")
+        def test_directory(): assert os.path.isdir("/etc")
+        @pytest.mark.isolated(rootfs="root.tar", binds=["{link}/root:/bound"])
+        def test_store_and_bind(): assert os.listdir("/bound") == ["etc"]
+        """
+    )
+    assert inner.outcomes == {"passed": 2}, inner.out
+
+
 # ---- nothing leads out ------------------------------------------------------------------------------
 
 

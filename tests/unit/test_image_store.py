@@ -482,6 +482,28 @@ def test_nobody_else_comes_into_the_store(images: Store, layout: Layout) -> None
     assert images.directory.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_layer_that_was_lost_is_brought_again(images: Store, layout: Layout) -> None:
+    layout.add(BASE)
+    stored = import_image(layout.path, images, own_platform())
+    (blob,) = images.manifest(stored.manifest.digest).layers
+    images.blobs.path(blob.digest).unlink()
+    with pytest.raises(ImageError, match="get the image again"):
+        images.image(stored)
+    assert contents(get(layout.path, images), "etc/name") == ["base"]
+
+
+def test_a_blob_that_is_about_to_be_used_again_is_not_pruned(images: Store, layout: Layout) -> None:
+    """Between an import that finds it there, and the image's name in the index."""
+    layout.add(BASE)
+    stored = import_image(layout.path, images, own_platform())
+    (blob,) = images.manifest(stored.manifest.digest).layers
+    images.remove(stored.name)
+    os.utime(images.blobs.path(blob.digest), (0, 0))
+    assert images.blobs.has(blob.digest)
+    images.prune()
+    assert images.blobs.has(blob.digest)
+
+
 # ---- what must not end the session ---------------------------------------------------------------------
 
 

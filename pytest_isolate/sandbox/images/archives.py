@@ -50,7 +50,7 @@ def import_image(path: Path, store: Store, platform: Platform, *, name: str = ""
     name = name or os.fspath(path) + (f"#{wanted}" if wanted else "")
     stamp = _stamp(path)
     known = store.find(name, platform)
-    if known is not None and known.stamp == stamp:
+    if known is not None and known.stamp == stamp and store.has_all(known):
         return known
     if path.is_dir():
         descriptor = _from_layout(path, store, platform, wanted)

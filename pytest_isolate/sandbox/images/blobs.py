@@ -30,7 +30,12 @@ class Blobs:
         return self.directory / "blobs" / check_digest(digest).replace(":", "/")
 
     def has(self, digest: str) -> bool:
-        return self.path(digest).exists()
+        """If it is there it is in use from now on: prune() spares it until an image names it."""
+        try:
+            os.utime(self.path(digest))
+        except FileNotFoundError:
+            return False
+        return True
 
     def is_whole(self, digest: str) -> bool:
         """Whether the blob is there and is what its name says. One that is damaged is removed."""

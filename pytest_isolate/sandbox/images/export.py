@@ -55,7 +55,7 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(open(partial, "wb"))
+            file = stack.enter_context(open(partial, "xb"))  # in /tmp others may have left a link there
         except OSError as error:
             raise ImageError(f"cannot write {path}: {error.strerror}") from None
         stack.callback(partial.unlink, missing_ok=True)

@@ -88,10 +88,11 @@ def default_store() -> Path:
 
 
 class Store:
-    """``directory`` is made when something is first put in."""
+    """``directory`` is made when something is first put in. Its own path has no links: they would be followed
+    beside the host's root when a layer is mounted."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        self.directory = directory if directory is not None else default_store()
+        self.directory = (directory if directory is not None else default_store()).resolve()
         self.blobs = Blobs(self.directory)
 
     @cached_property
@@ -163,6 +164,16 @@ class Store:
 
     def manifest(self, digest: str) -> Manifest:
         return parse_manifest(self.blobs.read_document(digest))
+
+    def has_all(self, stored: Stored) -> bool:
+        """Whether each blob of the image is there, as far as names tell."""
+        try:
+            manifest = self.manifest(stored.manifest.digest)
+        except ImageError:
+            return False
+        return all(
+            self.blobs.has(blob.digest) for blob in (stored.manifest, manifest.config, *manifest.layers)
+        )
 
     def config(self, manifest: Manifest) -> Config:
         config = parse_config(self.blobs.read_document(manifest.config.digest))
@@ -242,6 +253,8 @@ class Store:
             root = work / "layer"
             root.mkdir(mode=0o755)
             archive = self.blobs.path(blob.digest)
+            if not archive.exists():
+                raise ImageError(f"blob {blob.digest} of a layer is not there; get the image again")
             unpacked = unpack(archive, root) if ownership is None else ownership.unpack(archive, root)
             if unpacked.diff_id != diff_id:
                 raise ImageError(
