@@ -11,16 +11,18 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from pytest_isolate.kernel.cgroups.base import CgroupEntry
 from pytest_isolate.kernel.process import fork
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.enter import EntryReport, NamespaceFds, enter, settle_in
-from pytest_isolate.sandbox.oci.handover import Handover
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Body, Child
 from pytest_isolate.sandbox.trace import Trace
+
+if TYPE_CHECKING:
+    from pytest_isolate.sandbox.oci.handover import Handover
 
 __all__ = ["Birth", "Forked", "Maker"]
 

@@ -23,6 +23,7 @@ import os
 import time
 import uuid
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pytest_isolate.errors import IsolateError, SetupError, SupervisorError, UnsupportedError
 from pytest_isolate.kernel.cgroups.base import Cgroup, Cgroups
@@ -35,13 +36,15 @@ from pytest_isolate.sandbox.birth import Forked
 from pytest_isolate.sandbox.enter import NamespaceFds
 from pytest_isolate.sandbox.flight import Flight
 from pytest_isolate.sandbox.loop import Loop
-from pytest_isolate.sandbox.oci.containers import Containers
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.pool import Berth, Pool
 from pytest_isolate.sandbox.roles import Body, Listener
 from pytest_isolate.sandbox.steps import apply
 from pytest_isolate.sandbox.template import Template, TemplateBody
 from pytest_isolate.syscalls.program import Program
+
+if TYPE_CHECKING:
+    from pytest_isolate.sandbox.oci.containers import Containers
 
 __all__ = ["Launcher"]
 
@@ -65,7 +68,7 @@ class Launcher:
         self._template: Template | None = None
         self._count = 0
         self._trials: dict[int, SetupError | None] = {}
-        self._containers = Containers(host)
+        self._containers: Containers | None = None  # for those who have a runtime
         try:
             self._cgroups = open_cgroups(run_id=self.run_id)
         except UnsupportedError as error:
@@ -92,7 +95,7 @@ class Launcher:
         return missing
 
     def missing_runtime(self, plan: Plan) -> UnsupportedError | None:
-        return self._containers.missing(plan)
+        return self._get_containers().missing(plan) if plan.contained else None
 
     def _missing_controller(self, controller: str) -> UnsupportedError | None:
         if self._cgroups is None:
@@ -146,7 +149,11 @@ class Launcher:
         self.loop.run_once(wait=False)  # a berth, or the supervisor itself, may have been killed
         berth = self._pool.take(plan) or self._make_berth(plan)
         kill_sandbox = partial(self._destroy, berth.sandbox_id)
-        container, handover = self._containers.make(plan, berth.cgroup, self.loop, kill_sandbox)
+        container, handover = (
+            self._get_containers().make(plan, berth.cgroup, self.loop, kill_sandbox)
+            if plan.contained
+            else (None, None)
+        )
         forked = Forked(
             plan,
             forget=lambda: self._forget_in_child(flight),
@@ -213,7 +220,14 @@ class Launcher:
         if not plan.contained:
             return plan
         supervisor = self._get_supervisor()
-        return self._containers.hull(plan, self._cgroups, supervisor)
+        return self._get_containers().hull(plan, self._cgroups, supervisor)
+
+    def _get_containers(self) -> Containers:
+        if self._containers is None:
+            from pytest_isolate.sandbox.oci.containers import Containers
+
+            self._containers = Containers(self.host)
+        return self._containers
 
     def _create(self, plan: Plan) -> int:
         try:
@@ -245,7 +259,7 @@ class Launcher:
             self.loop.watch(self._supervisor, self._receive)
             for path in self._cgroups.session_paths if self._cgroups is not None else ():
                 self._supervisor.remember_cgroup(path)
-            if self._containers.stage is not None:
+            if self._containers is not None and self._containers.stage is not None:
                 self._supervisor.remember_tree(self._containers.stage)
         return self._supervisor
 

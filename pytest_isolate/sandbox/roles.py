@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from pytest_isolate.outcome import Outcome
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.messages import Message
-from pytest_isolate.sandbox.oci.handover import Handover
 from pytest_isolate.sandbox.written import Written
 from pytest_isolate.usage import Usage
+
+if TYPE_CHECKING:
+    from pytest_isolate.sandbox.oci.handover import Handover
 
 __all__ = ["Body", "Child", "Listener", "Result"]
 

@@ -397,6 +397,15 @@ def test_the_store_is_a_layout_for_others(images: Store, layout: Layout) -> None
     assert json.loads((images.directory / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+def test_a_store_of_somebody_else_is_not_trusted(images: Store, layout: Layout) -> None:
+    layout.add(BASE)
+    get(layout.path, images)
+    os.chown(images.directory, 65534, 65534)
+    with pytest.raises(ImageError, match="belongs to uid 65534, and this is uid 0; name another"):
+        get(layout.path, images)
+
+
 def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
     assert default_store() == Path("/cache/pytest-isolate/images")

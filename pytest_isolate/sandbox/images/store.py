@@ -105,6 +105,7 @@ class Store:
 
     def images(self) -> list[Stored]:
         """In the order in which they came."""
+        self._check_owner()
         try:
             data = (self.directory / "index.json").read_bytes()
         except FileNotFoundError:
@@ -120,6 +121,14 @@ class Store:
             Stored(descriptor.name or "", descriptor, _stamp(raw))
             for raw, descriptor in zip(listed, index.manifests, strict=True)
         ]
+
+    def _check_owner(self) -> None:
+        """Layers that somebody else may change are not to be mounted, least of all by root."""
+        if self.directory.is_dir() and (owner := self.directory.stat().st_uid) != os.geteuid():
+            raise ImageError(
+                f"the store {self.directory} belongs to uid {owner}, and this is uid {os.geteuid()}; "
+                "name another with --isolate-store"
+            )
 
     def find(self, name: str, platform: Platform) -> Stored | None:
         for stored in self.images():
