@@ -100,6 +100,7 @@ class _Ending:
 
 def _report_in(child: Child) -> NoReturn:
     child.channel.send(Entered({}, time.monotonic()))
+    child.channel.receive()  # Begin: who is gone before it comes has broken the channel
     child.channel.send(End(time.monotonic(), []))
     os._exit(0)
 
