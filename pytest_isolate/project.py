@@ -24,7 +24,10 @@ def find_rootfs(value: str, config: pytest.Config, *, origin: str) -> PathRootfs
     """What a text means: what a hook says, a name of the table, a path that is there, an image of a registry,
     or what will be found when it is needed: a path then, or an image of the store. Raises SpecError."""
     rootdir = config.rootpath
-    found = config.hook.pytest_isolate_resolve_image(name=value, config=config)
+    try:
+        found = config.hook.pytest_isolate_resolve_image(name=value, config=config)
+    except Exception as error:  # of the project's own code, which must not end the session
+        raise SpecError(f"the hook pytest_isolate_resolve_image failed: {error!r}", origin=origin) from error
     if found is None:
         try:
             found = _table(config).get(value)

@@ -62,7 +62,8 @@ class RegistryServer:
 
 def need_programs(config: pytest.Config, *names: str) -> None:
     """Skip a test for want of a program; where features are required, fail."""
-    missing = [name for name in names if shutil.which(name) is None]
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"  # runc is root's
+    missing = [name for name in names if shutil.which(name, path=path) is None]
     if not missing:
         return
     text = f"missing: {' '.join(missing)}; apt-get install {' '.join(missing)}"

@@ -12,6 +12,7 @@ import pytest
 
 from pytest_isolate.sandbox.images.blobs import locked
 
+from ..registry_server import need_programs
 from .conftest import TIME_SCALE, Run
 
 SUITE = Path(__file__).with_name("any_root_suite.py")
@@ -43,13 +44,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def archive_of(images: Path) -> Callable[[str], Path]:
+def archive_of(images: Path, pytestconfig: pytest.Config) -> Callable[[str], Path]:
     """A built image as a file. TEST_IMAGES: where they are kept from one session to another."""
 
     def archive_of(name: str) -> Path:
         directory = Path(os.environ.get("TEST_IMAGES", images))
         archive = directory / f"{name}.tar"
         if not archive.exists():
+            need_programs(pytestconfig, "busybox" if name == "busybox" else "mmdebstrap")
             with locked(directory / "lock"):
                 if not archive.exists():
                     arguments = ("--missing", "--store", directory / "store", "--output", archive)
@@ -73,8 +75,14 @@ def store(images: Path, archive_of: Callable[[str], Path]) -> Callable[[str], Pa
 @pytest.mark.parametrize("runtime", ["native", "runc"])
 @pytest.mark.parametrize("root", ["host", "busybox", "debian-slim", "python-slim"])
 def test_the_same_suite_ends_the_same(
-    root: str, runtime: str, run: Callable[..., Run], store: Callable[[str], Path]
+    root: str,
+    runtime: str,
+    run: Callable[..., Run],
+    store: Callable[[str], Path],
+    pytestconfig: pytest.Config,
 ) -> None:
+    if runtime != "native":
+        need_programs(pytestconfig, runtime)
     directory = store("busybox" if root == "host" else root)
     options = (
         f"--isolate-rootfs={root}",

@@ -22,6 +22,7 @@ from pytest_isolate.sandbox.images.reference import Reference
 from pytest_isolate.sandbox.images.store import Store
 
 from ..archives import Layout, file
+from ..registry_server import need_programs
 from .conftest import TIME_SCALE, Run
 
 RECIPES = Path(__file__).parents[2] / "rootfs-images"
@@ -339,8 +340,8 @@ def skopeo(*args: str) -> dict[str, object]:
     return found
 
 
-def test_other_tools_read_what_is_exported(do: Cli) -> None:
-    assert shutil.which("skopeo"), "apt-get install skopeo"
+def test_other_tools_read_what_is_exported(do: Cli, pytestconfig: pytest.Config) -> None:
+    need_programs(pytestconfig, "skopeo")
     built = do("build", "box", "--output", "oci.tar").split()[1]
     do("export", "box", "docker.tar", "--format=docker")
     found = skopeo("inspect", "oci-archive:oci.tar:box")

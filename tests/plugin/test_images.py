@@ -16,7 +16,7 @@ from pytest_isolate.sandbox.images.manifest import own_platform
 
 from ..archives import Entry, Layout, directory, file, hardlink, symlink, tar_bytes
 from ..oci_layout import make_layout
-from ..registry_server import PASSWORD, USER, RegistryServer
+from ..registry_server import PASSWORD, USER, RegistryServer, need_programs
 from .conftest import Run
 
 Runner = Callable[..., Run]
@@ -37,7 +37,7 @@ def layout(pytester: pytest.Pytester) -> Layout:
 def busybox() -> list[Entry]:
     """A shell without a C library, in a root of its own."""
     program = shutil.which("busybox")
-    assert program is not None, "apt-get install busybox-static"
+    assert program is not None
     applets = [symlink(f"bin/{name}", "busybox") for name in ("sh", "cat", "ls", "env", "pwd")]
     return [*BASE, file("bin/busybox", Path(program).read_bytes(), mode=0o755), *applets]
 
@@ -275,7 +275,10 @@ def test_owners_of_files(run: Runner, layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_python_works_in_any_root(run: Runner, layout: Layout, start: str) -> None:
+def test_python_works_in_any_root(
+    run: Runner, layout: Layout, start: str, pytestconfig: pytest.Config
+) -> None:
+    need_programs(pytestconfig, "busybox")
     layout.add(busybox())
     inner = run(
         """

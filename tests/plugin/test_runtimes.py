@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from ..registry_server import need_programs
 from .conftest import TIME_SCALE, Run
 
 pytestmark = pytest.mark.needs("user namespace")
@@ -27,17 +28,13 @@ SBIN = f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin"
 @pytest.fixture(params=["runc", "crun"])
 def runtime(request: pytest.FixtureRequest) -> str:
     name: str = request.param
-    if shutil.which(name, path=SBIN) is None:
-        if name == "runc" or request.config.getoption("--require-features") == "all":
-            pytest.fail(f"{name} is required here; apt-get install {name}")
-        pytest.skip("crun is not installed; apt-get install crun")
+    need_programs(request.config, name)
     return name
 
 
 @pytest.fixture
-def runc() -> str:
-    if shutil.which("runc", path=SBIN) is None:
-        pytest.fail("runc is required here; apt-get install runc")
+def runc(pytestconfig: pytest.Config) -> str:
+    need_programs(pytestconfig, "runc")
     return "runc"
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from ..archives import Layout, directory, file
+from ..registry_server import need_programs
 
 TIME_SCALE = float(os.environ.get("TEST_TIME_SCALE", "1"))
 NOBODY = 65534
@@ -72,10 +73,10 @@ class Granted:
 
 
 @pytest.fixture
-def granted() -> Iterator[Granted]:
+def granted(pytestconfig: pytest.Config) -> Iterator[Granted]:
     if os.geteuid() != 0:
         pytest.skip("takes root to grant ids to nobody")
-    assert shutil.which("newuidmap"), "apt-get install uidmap"
+    need_programs(pytestconfig, "newuidmap")
     with tempfile.TemporaryDirectory() as name:  # not tmp_path: nobody else gets in there
         home = Path(name)
         os.chown(home, NOBODY, NOBODY)

@@ -122,6 +122,12 @@ def test_a_hook_comes_first(tiny: pytest.Pytester) -> None:
     assert find(tiny, "path") == PathRootfs(str(tiny.path / "made"), "made")
 
 
+def test_a_hook_that_fails_is_that_test_s_error(tiny: pytest.Pytester) -> None:
+    tiny.makeconftest("def pytest_isolate_resolve_image(name, config): raise RuntimeError('no builder')")
+    with pytest.raises(SpecError, match=r"^here: the hook .* failed: RuntimeError\('no builder'\)"):
+        find(tiny, "base")
+
+
 @pytest.mark.parametrize(
     ("toml", "text", "expected"),
     [
