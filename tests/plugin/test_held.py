@@ -33,17 +33,17 @@ def test_the_next_process_is_there_before_its_test_begins(run: Runner) -> None:
             FORKED,
             """
             import pytest
-            @pytest.mark.parametrize("i", range(4))
+            @pytest.mark.parametrize("i", range(3))
             def test_it(i):
                 waited = time.monotonic() - FORKED[-1]
                 assert waited > 0.1 if i else waited < 10
-                time.sleep(0.3)
+                time.sleep(1.5)
             """,
         )
     )
-    assert inner.outcomes["passed"] == 4
+    assert inner.outcomes["passed"] == 3
     # What was spent at the gate is nobody's time.
-    assert all(0.3 <= record["wall_s"] < 0.6 for record in inner.records)
+    assert all(1.5 <= record["wall_s"] < 2.9 for record in inner.records)
 
 
 def test_one_test_at_a_time_runs(run: Runner, tmp_path: Path) -> None:
@@ -236,11 +236,11 @@ def test_without_capture_the_letter_comes_before_the_next_output(run: Runner) ->
 
 
 def test_records_of_held_tests_are_of_their_own_time(run: Runner) -> None:
-    inner = run("import time\ndef test_1(): time.sleep(0.5)\ndef test_2(): pass\ndef test_3(): pass")
+    inner = run("import time\ndef test_1(): time.sleep(2)\ndef test_2(): pass\ndef test_3(): pass")
     first, second, _ = inner.records
-    assert second["start_ts"] - first["start_ts"] >= 0.5
-    assert second["wall_s"] < 0.3
-    assert second["overhead_s"] < 0.4, json.dumps(second)
+    assert second["start_ts"] - first["start_ts"] >= 2
+    assert second["wall_s"] < 1.8
+    assert second["overhead_s"] < 1.8, json.dumps(second)
 
 
 def test_what_a_thread_of_a_fixture_does_is_there(run: Runner) -> None:
