@@ -259,13 +259,13 @@ def test_what_a_thread_of_a_fixture_does_is_there(run: Runner) -> None:
             stop.set()
             thread.join()
 
-        @pytest.mark.parametrize("i", range(6))
+        @pytest.mark.parametrize("i", range(4))
         def test_it(clock, i):
-            assert time.monotonic() - clock[0] < 0.25
-            time.sleep(0.3)
+            assert time.monotonic() - clock[0] < 1.2
+            time.sleep(1.5)
         """
     )
-    assert inner.outcomes == {"passed": 6}
+    assert inner.outcomes == {"passed": 4}
 
 
 # ---- and many of them are made by a template ------------------------------------------------------------
