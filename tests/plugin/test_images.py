@@ -45,7 +45,6 @@ def busybox() -> list[Entry]:
 # ---- layers -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.vm
 def test_what_layers_hide(run: Runner, layout: Layout) -> None:
     layout.add(
         [
