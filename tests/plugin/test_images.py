@@ -314,6 +314,7 @@ def test_python_works_in_any_root(
         """,
         "--isolate-rootfs=image",
         f"--isolate-start={start}",
+        "-Wignore::DeprecationWarning",  # of forks by multiprocessing, since Python 3.12
     )
     assert inner.outcomes == {"passed": 5}, inner.out
 
