@@ -29,9 +29,8 @@ def read_members(plain: Plain, unpacked: Unpacked) -> Iterator[tuple[tarfile.Tar
     """Each member of an archive, and what is in it if it is a regular file. Raises :data:`TAR_ERRORS` too."""
     stream = _Forward(plain)
     with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:") as archive:
-        is_empty = (
-            cast("Any", archive).firstmember is None
-        )  # before Python 3.11 next() would go back from there
+        # Of an archive of nothing next() of Python 3.10 would go back from its start.
+        is_empty = cast("Any", archive).firstmember is None
         while not is_empty and (member := _next(archive, stream)) is not None:
             yield member, archive.extractfile(member) if member.isreg() else None
             cast("Any", archive).members.clear()  # it would keep all of them
