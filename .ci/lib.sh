@@ -33,9 +33,9 @@ prepare() {
     # ssh: a worker of pytest-xdist over it, in tests/plugin/third_party.
     # docker-registry, skopeo, openssl: a registry, with and without TLS, in tests of images.
     # busybox-static, mmdebstrap: images of rootfs-images/; uidmap: owners in images without privileges.
-    # crun and runc: tests/plugin/test_runtimes.py.
-    need_packages busybox-static crun docker-registry gcc git libc6-dev mmdebstrap openssh-client openssh-server \
-        openssl python3-dev python3-venv runc skopeo uidmap util-linux
+    # musl-tools: a root with another C library. crun and runc: tests/plugin/test_runtimes.py.
+    need_packages busybox-static crun docker-registry gcc git libc6-dev mmdebstrap musl-tools openssh-client \
+        openssh-server openssl python3-dev python3-venv runc skopeo uidmap util-linux
     mkdir --mode=755 "$TEST_IMAGES"
 }
 

@@ -6,12 +6,14 @@ import base64
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pytest_isolate.kernel.loader import requested_loader
 from pytest_isolate.sandbox.images.manifest import own_platform
 
 from ..archives import Entry, Layout, directory, file, hardlink, symlink, tar_bytes
@@ -317,6 +319,36 @@ def test_python_works_in_any_root(
         "-Wignore::DeprecationWarning",  # of forks by multiprocessing, since Python 3.12
     )
     assert inner.outcomes == {"passed": 5}, inner.out
+
+
+HELLO = '#include <stdio.h>\nint main(void) { puts("musl says hello"); return 0; }\n'
+
+
+def test_python_works_beside_musl(
+    run: Runner, layout: Layout, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    need_programs(pytestconfig, "musl-gcc")
+    source, program = tmp_path / "hello.c", tmp_path / "hello"
+    source.write_text(HELLO)
+    subprocess.run(["musl-gcc", "-o", program, source], check=True)
+    loader = requested_loader(str(program))
+    assert loader is not None
+    libc = file(loader[1:], Path(loader).read_bytes(), mode=0o755)
+    layout.add([*BASE, directory("lib"), libc, file("bin/hello", program.read_bytes(), mode=0o755)])
+    inner = run(
+        """
+        import os, subprocess, sys
+
+        def test_both():
+            assert subprocess.check_output(["hello"], text=True) == "musl says hello\\n"
+            import lzma, sqlite3, ssl
+            assert sqlite3.connect(":memory:").execute("select 1").fetchone() == (1,)
+            assert subprocess.check_output([sys.executable, "-c", "import ssl; print(1)"]) == b"1\\n"
+            assert os.listdir("/lib") == [os.path.basename(LOADER)] and not os.path.exists("/lib64")
+        """.replace("LOADER", repr(loader)),
+        "--isolate-rootfs=image",
+    )
+    assert inner.outcomes == {"passed": 1}, inner.out
 
 
 # ---- with the other options ------------------------------------------------------------------------
