@@ -3,6 +3,7 @@ failures; and ``pytest-isolate bundle``."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -301,38 +302,40 @@ def test_a_runtime_that_fails(run: Runner, tmp_path: Path) -> None:
 # ---- nothing is left ------------------------------------------------------------------------------
 
 
-@pytest.mark.vm
-def test_nothing_is_left_after_sigkill(pytester: pytest.Pytester, runc: str) -> None:
-    pytester.makepyfile(
-        """
-        import time
-
-        def test_it(tmp_path_factory):
-            (tmp_path_factory.getbasetemp() / "started").touch()
-            time.sleep(1000)
-        """
-    )
+@contextlib.contextmanager
+def running(pytester: pytest.Pytester, source: str) -> Iterator[subprocess.Popen[str]]:
+    """pytest, when its test has made the file ``started`` in the base directory ``base``."""
+    pytester.makepyfile(source)
     base = pytester.path / "base"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--isolate-all",
-        "--isolate-runtime=runc",
-        f"--basetemp={base}",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    options = ["--isolate-all", "--isolate-runtime=runc", f"--basetemp={base}"]
+    command = [sys.executable, "-m", "pytest", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 30 * TIME_SCALE
         while not (base / "started").exists():
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        own = f"pytest-isolate-stage-{process.pid}-"
-        assert [name for name in stages() if name.startswith(own)] != []
+        yield process
     finally:
         process.kill()
         process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@pytest.mark.vm
+def test_nothing_is_left_after_sigkill(pytester: pytest.Pytester, runc: str) -> None:
+    source = """
+        import time
+
+        def test_it(tmp_path_factory):
+            (tmp_path_factory.getbasetemp() / "started").touch()
+            time.sleep(1000)
+        """
+    with running(pytester, source) as process:
+        own = f"pytest-isolate-stage-{process.pid}-"
+        assert [name for name in stages() if name.startswith(own)] != []
     deadline = time.monotonic() + 10 * TIME_SCALE
     while any(name.startswith(own) for name in stages()):
         assert time.monotonic() < deadline
@@ -340,8 +343,7 @@ def test_nothing_is_left_after_sigkill(pytester: pytest.Pytester, runc: str) -> 
 
 
 def test_ctrl_c(pytester: pytest.Pytester, runc: str) -> None:
-    pytester.makepyfile(
-        """
+    source = """
         import os, time
 
         def test_it(tmp_path_factory):
@@ -352,27 +354,12 @@ def test_ctrl_c(pytester: pytest.Pytester, runc: str) -> None:
             finally:
                 (base / "interrupted").touch()
         """
-    )
-    base = pytester.path / "base"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--isolate-all",
-        "--isolate-runtime=runc",
-        f"--basetemp={base}",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
-    while not (base / "started").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
+    with running(pytester, source) as process:
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert "KeyboardInterrupt" in out
-    assert (base / "interrupted").exists()
+    assert (pytester.path / "base" / "interrupted").exists()
 
 
 def test_explain(pytester: pytest.Pytester) -> None:

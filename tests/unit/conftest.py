@@ -14,7 +14,35 @@ from typing import Any, Literal, Protocol
 
 import pytest
 
+from pytest_isolate import hookspecs, options
+
 PACKAGE = Path(__file__).parents[2] / "pytest_isolate"
+
+
+class TinyPlugin:
+    """As much of the plugin as options and markers need."""
+
+    @staticmethod
+    def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+        pluginmanager.add_hookspecs(hookspecs)
+
+    @staticmethod
+    def pytest_addoption(parser: pytest.Parser) -> None:
+        options.add_options(parser)
+
+    @staticmethod
+    def pytest_configure(config: pytest.Config) -> None:
+        options.add_markers(config)
+
+
+@pytest.fixture
+def tiny(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    # An installed pytest-isolate would register the same options.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    # It collects garbage five times for each inner session: three quarters of the time of these tests.
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:unraisableexception")
+    pytester.plugins = [TinyPlugin()]
+    return pytester
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_isolate import hookspecs, options
 from pytest_isolate.errors import ImageError, SpecError
 from pytest_isolate.project import find_rootfs
 from pytest_isolate.sandbox.images.reference import Reference, looks_like_reference, parse_reference
@@ -61,24 +60,6 @@ def test_paths_are_no_references(text: str) -> None:
 
 
 # ---- what a project says -----------------------------------------------------------------------------
-
-
-class TinyPlugin:
-    @staticmethod
-    def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-        pluginmanager.add_hookspecs(hookspecs)
-
-    @staticmethod
-    def pytest_addoption(parser: pytest.Parser) -> None:
-        options.add_options(parser)
-
-
-@pytest.fixture
-def tiny(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:unraisableexception")
-    pytester.plugins = [TinyPlugin()]
-    return pytester
 
 
 def find(tiny: pytest.Pytester, text: str) -> PathRootfs | ImageRootfs:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_isolate import hookspecs, options
+from pytest_isolate import options
 from pytest_isolate.errors import SpecError
 from pytest_isolate.options import OPTIONS, Option, docs_table
 from pytest_isolate.settings import SessionOptions, build_spec, session_options
@@ -74,32 +74,6 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
     "top": ("3", None, 3),
     "profile": ("", None, True),
 }
-
-
-class TinyPlugin:
-    """As much of the plugin as options and markers need."""
-
-    @staticmethod
-    def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-        pluginmanager.add_hookspecs(hookspecs)
-
-    @staticmethod
-    def pytest_addoption(parser: pytest.Parser) -> None:
-        options.add_options(parser)
-
-    @staticmethod
-    def pytest_configure(config: pytest.Config) -> None:
-        options.add_markers(config)
-
-
-@pytest.fixture
-def tiny(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    # An installed pytest-isolate would register the same options.
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    # It collects garbage five times for each inner session: three quarters of the time of these tests.
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:unraisableexception")
-    pytester.plugins = [TinyPlugin()]
-    return pytester
 
 
 def landed(config: pytest.Config, option: Option, kwargs: dict[str, object] | None = None) -> Any:
