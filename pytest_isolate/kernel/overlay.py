@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pytest_isolate.kernel.mounts import NOSUID_NODEV, make_directory, symlink
 from pytest_isolate.syscalls.program import Program
 
-__all__ = ["LOWER_TYPES", "MOST_OPTIONS", "escape", "overlay"]
+__all__ = ["LOWER_TYPES", "MOST_OPTIONS", "escape", "lower_bytes", "overlay"]
 
 #: File systems that overlayfs is known to take as a lower layer; others are bound read-only.
 LOWER_TYPES = frozenset(
@@ -23,6 +23,11 @@ MOST_OPTIONS = 4000 - len("lowerdir=")
 def escape(path: str) -> str:
     """A path inside the options: backslash, comma (mount options) and colon (list of layers) are special."""
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+
+
+def lower_bytes(paths: Sequence[str]) -> int:
+    """What lower layers take of :data:`MOST_OPTIONS`."""
+    return len(":".join(map(escape, paths)).encode())
 
 
 def overlay(
@@ -41,7 +46,7 @@ def overlay(
     """
     names = [*map(escape, lower)]
     rest = f",upperdir={escape(upper)},workdir={escape(work)}" + ",userxattr" * user_xattrs
-    are_many = len(":".join(names)) + len(rest) > MOST_OPTIONS
+    are_many = lower_bytes(lower) + len(rest.encode()) > MOST_OPTIONS
     if are_many:
         make_directory(program, links)
         program.call("chdir", links)

@@ -145,7 +145,7 @@ class _Layers:
             if os.path.islink(found[0]):
                 yield steps.MakeSymlink(path, os.readlink(found[0]))
             elif os.path.isdir(found[0]):
-                if len(":".join(map(overlay.escape, found))) > overlay.MOST_OPTIONS - SPARE:
+                if overlay.lower_bytes(found) > overlay.MOST_OPTIONS - SPARE:
                     raise UnsupportedError(
                         "an OCI runtime for this image",
                         f"the paths of its {len(found)} layers are too long for mount(2)",
