@@ -9,6 +9,7 @@ import struct
 import warnings
 from enum import IntEnum
 
+from pytest_isolate.kernel import interrupts
 from pytest_isolate.syscalls._native import lib
 from pytest_isolate.syscalls.program import Program
 
@@ -90,7 +91,10 @@ def fork() -> int:
         # CPython 3.12 warns of forks with threads around. The child runs Python code that does not wait for
         # any of them, and glibc's fork takes the locks that matter (malloc).
         warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
+        pid = os.fork()
+    if pid == 0:
+        interrupts.forget()
+    return pid
 
 
 def deliver(pid: int, number: signal.Signals) -> None:

@@ -18,6 +18,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ from typing import Any
 import pytest
 
 from pytest_isolate.errors import IsolateError
+from pytest_isolate.kernel import interrupts
 from pytest_isolate.runner import current_test, pytest_private, reruns
 from pytest_isolate.runner.holding import Holding
 from pytest_isolate.runner.session import IsolateSession
@@ -260,11 +262,10 @@ class Fleet:
 
     def _wait_for_debuggers(self) -> None:
         """Somebody has the terminal: nothing is printed, and Ctrl-C is not for pytest."""
-        while any(voyage.is_debugged and not voyage.has_turn for voyage in self._under_way()):
-            try:
-                self.session.launcher.loop.run_once()
-            except KeyboardInterrupt:
-                continue
+        with interrupts.deferred():
+            while any(voyage.is_debugged and not voyage.has_turn for voyage in self._under_way()):
+                with contextlib.suppress(KeyboardInterrupt):
+                    self.session.launcher.loop.run_once()
 
 
 def _is_sociable(spec: Spec) -> bool:

@@ -18,6 +18,7 @@ import pytest
 
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.evidence import Evidence
+from pytest_isolate.kernel import interrupts
 from pytest_isolate.outcome import Completed, Outcome
 from pytest_isolate.runner import current_test, pytest_private, replay, spawn, worker
 from pytest_isolate.runner.company import Company
@@ -254,17 +255,18 @@ class Voyage:
 
     def _wait_for(self, done: Callable[[], bool], meanwhile: Callable[[], None] = lambda: None) -> None:
         assert self._flight is not None
-        meanwhile()
-        while not done():
-            try:
-                self._session.launcher.loop.run_once()
-                meanwhile()
-            except KeyboardInterrupt:
-                if self._end_interrupted():
+        with interrupts.deferred():
+            meanwhile()
+            while not done():
+                try:
+                    self._session.launcher.loop.run_once()
+                    meanwhile()
+                except KeyboardInterrupt:
+                    if self._end_interrupted():
+                        raise
+                except BaseException:
+                    self._flight.interrupt()  # an error of ours: the sandbox ends, then pytest does
                     raise
-            except BaseException:
-                self._flight.interrupt()  # an error of ours: the sandbox ends, then pytest does
-                raise
 
     def _end_interrupted(self) -> bool:
         """After Ctrl-C, which the child has got too: let it tear down. False if a debugger there took it.

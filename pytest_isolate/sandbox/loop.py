@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from pytest_isolate.kernel import interrupts
+
 __all__ = ["HasFileno", "Loop", "Timer"]
 
 
@@ -59,7 +61,9 @@ class Loop:
             heapq.heappop(self._timers)
         timeout = self._timers[0][0] - time.monotonic() if self._timers else None
         timeout = timeout if wait else 0.0
-        for key, _ in self._selector.select(timeout if timeout is None else max(timeout, 0)):
+        with interrupts.waiting():
+            events = self._selector.select(timeout if timeout is None else max(timeout, 0))
+        for key, _ in events:
             if key.fd in self._selector.get_map():  # an earlier callback may have dropped it
                 key.data()
         now = time.monotonic()

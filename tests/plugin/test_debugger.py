@@ -74,7 +74,7 @@ def test_pdb(terminal: Terminal, args: list[str]) -> None:
     terminal.say("p value", "42")
     terminal.say("c")
     status, out = terminal.end()
-    assert status == 1
+    assert status == 1, out
     assert "1 passed" in out
     assert "1 failed" in out
 
@@ -94,7 +94,7 @@ def test_breakpoint(terminal: Terminal, args: list[str]) -> None:
     terminal.say("p value", "42")
     terminal.say("c")
     status, out = terminal.end()
-    assert status == 0
+    assert status == 0, out
     assert "2 passed" in out
 
 
@@ -105,7 +105,7 @@ def test_breakpoint_beside_other_tests(terminal: Terminal, args: list[str]) -> N
     terminal.say("p value", "42")
     terminal.say("c")
     status, out = terminal.end()
-    assert status == 0
+    assert status == 0, out
     assert "2 passed" in out
 
 
@@ -152,7 +152,7 @@ def test_interrupt_at_the_prompt_is_for_the_debugger(terminal: Terminal) -> None
     terminal.say("p value", "42")
     terminal.say("c")
     status, out = terminal.end()
-    assert status == 0
+    assert status == 0, out
     assert "2 passed" in out
 
 
