@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_isolate.runner.voyage import Sandbox
     from pytest_isolate.spec import Spec
     from pytest_isolate.usage import Usage
+    from pytest_isolate.violation import Violation
 
 
 @pytest.hookspec(firstresult=True)
@@ -37,6 +38,11 @@ def pytest_isolate_sandbox_ready(item: pytest.Item, sandbox: Sandbox) -> None:
 
     Called in pytest's own process.
     """
+
+
+@pytest.hookspec
+def pytest_isolate_violation(item: pytest.Item, violation: Violation) -> None:
+    """The test did something that a hermetic one must not. Called in pytest's own process, for each."""
 
 
 @pytest.hookspec

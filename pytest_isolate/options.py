@@ -25,6 +25,7 @@ from pytest_isolate.values import (
     Pull,
     capped,
     member,
+    parse_allow,
     parse_artifacts,
     parse_binds,
     parse_bool,
@@ -40,6 +41,7 @@ from pytest_isolate.values import (
     parse_scope,
     parse_start,
     parse_user,
+    parse_watch,
     parse_workdir,
 )
 
@@ -234,6 +236,17 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="exclusive", field="exclusive", form="flag", parse=parse_bool, default=False,
         help="run no other test of this pytest at the same time; see jobs",
+    ),
+    Option(
+        name="watch", field="watch", metavar="off|report|fail", parse=parse_watch, default="report",
+        help="report: say what a test did that a hermetic one must not, its violations; fail: fail it for "
+        "that; off: do not look",
+    ),
+    Option(
+        name="allow", field="allow", form="lines", metavar="KIND", parse=parse_allow, default=(),
+        default_text="none",
+        help="kinds of violations not to hold against the test: network, files, secrets, processes, threads, "
+        "descriptors, ipc, environment; repeat the flag, one per line in ini, a list in the marker",
     ),
     Option(
         name="fresh_fixtures", field="session.fresh_fixtures", form="lines", metavar="PATTERN",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from pytest_isolate.violation import Kind
+
 __all__ = [
     "NATIVE",
     "Bind",
@@ -21,6 +23,7 @@ __all__ = [
     "Spec",
     "Start",
     "User",
+    "Watch",
 ]
 
 
@@ -64,6 +67,14 @@ class Start(Enum):
 
     FORK = "fork"  #: a copy of pytest, with all that is imported and set up in it
     SPAWN = "spawn"  #: a fresh interpreter that collects and runs these tests alone
+
+
+class Watch(Enum):
+    """What becomes of a violation: something that a hermetic test must not do."""
+
+    OFF = "off"  #: nobody looks
+    REPORT = "report"  #: it is in the record and in the summary
+    FAIL = "fail"  #: the test fails
 
 
 class EnvMode(Enum):
@@ -147,3 +158,5 @@ class Spec:
     scope: Scope = Scope.FUNCTION
     fixtures: Fixtures = Fixtures.SHARED
     exclusive: bool = False  #: no other test runs at the same time (of this pytest)
+    watch: Watch = Watch.REPORT
+    allow: tuple[Kind, ...] = ()  #: kinds of violations that are not held against this test

@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, TypeVar
 from pytest_isolate.units import parse_count, quoted
 
 if TYPE_CHECKING:
-    from pytest_isolate.spec import Bind, Environment, EnvMode, Fixtures, Network, Rootfs, Scope, Start, User
+    from pytest_isolate.spec import (
+        Bind,
+        Environment,
+        EnvMode,
+        Fixtures,
+        Network,
+        Rootfs,
+        Scope,
+        Start,
+        User,
+        Watch,
+    )
+    from pytest_isolate.violation import Kind
 
 __all__ = [
     "AUTO",
@@ -24,6 +36,7 @@ __all__ = [
     "Pull",
     "capped",
     "member",
+    "parse_allow",
     "parse_artifacts",
     "parse_binds",
     "parse_bool",
@@ -40,6 +53,7 @@ __all__ = [
     "parse_scope",
     "parse_start",
     "parse_user",
+    "parse_watch",
     "parse_workdir",
 ]
 
@@ -95,6 +109,18 @@ def member(kind: type[_Member], value: object) -> _Member:
             return known
     *most, last = (repr(known.value) for known in kind)
     raise ValueError(f"{quoted(value)} is not {', '.join(most)} or {last}")
+
+
+def parse_watch(value: object) -> Watch:
+    from pytest_isolate.spec import Watch
+
+    return member(Watch, value)
+
+
+def parse_allow(value: object) -> tuple[Kind, ...]:
+    from pytest_isolate.violation import Kind
+
+    return tuple(dict.fromkeys(member(Kind, kind) for kind in _lines(value, "a kind, as in threads")))
 
 
 def parse_network(value: object) -> Network:

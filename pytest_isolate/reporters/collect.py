@@ -12,6 +12,7 @@ import pytest
 from pytest_isolate.marker import OPTED_OUT, SWITCHED_OFF
 from pytest_isolate.reporters.profile import Profile
 from pytest_isolate.runner.record import PREFIX, record_of
+from pytest_isolate.violation import Violation
 
 __all__ = ["Collected", "Collector", "Enforced", "Record", "Row"]
 
@@ -51,6 +52,7 @@ class Row:
     leaked_processes: float | None = None
     enforced: Enforced = _NOTHING
     missing: tuple[str, ...] = ()
+    violations: tuple[str, ...] = ()  #: a line each
     kept: str | None = None
 
     @property
@@ -140,6 +142,7 @@ class Collector:
                 )
             ),
             missing=self._share(tuple(evidence.get("missing") or ())),
+            violations=tuple(str(Violation.from_told(told)) for told in record.get("violations") or ()),
             kept=record.get("kept"),
         )
 

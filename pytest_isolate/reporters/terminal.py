@@ -86,6 +86,7 @@ def section(collected: Collected, top: int, width: int, records: str = "") -> li
         *_overview(rows, width),
         *_endings(rows),
         *_deeds(rows, width),
+        *_violations(rows, width),
         *_kept(rows, width),
         *_rerun(collected.rerun),
         *_opted_out(collected.opted_out.values(), width),
@@ -183,6 +184,18 @@ def _deeds(rows: Sequence[Row], width: int) -> Iterator[Line]:
         size = sum(int(row.written_bytes or 0) for row in rows)
         amount = f"{files} file{'s' * (files != 1)}, {format_size(size)}"
         yield from _named(f"wrote outside tmp_path ({amount}, thrown away)", rows, "written_files", width)
+
+
+def _violations(rows: Sequence[Row], width: int) -> Iterator[Line]:
+    guilty = [row for row in rows if row.violations]
+    if not guilty:
+        return
+    count = sum(len(row.violations) for row in guilty)
+    yield Line(f"{_tests(len(guilty))} not hermetic, {count} violation{'s' * (count != 1)}:", "yellow")
+    for row in guilty:
+        yield Line(f"  {shorten(row.nodeid, width - 2)}")
+        for violation in row.violations:
+            yield from _wrapped("    ", violation.split(), width, joint=" ", indent=6)
 
 
 def _kept(rows: Iterable[Row], width: int) -> Iterator[Line]:

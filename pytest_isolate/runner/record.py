@@ -17,6 +17,7 @@ from pytest_isolate.evidence import Evidence
 from pytest_isolate.outcome import Completed, Outcome, Signaled
 from pytest_isolate.runner.synthesize import reason_of, signal_name
 from pytest_isolate.usage import Usage
+from pytest_isolate.violation import Violation
 
 __all__ = ["PREFIX", "SCHEMA", "attach", "attach_stages", "record_of"]
 
@@ -32,6 +33,7 @@ def attach(
     outcome: Outcome,
     usage: Usage,
     evidence: Evidence,
+    violations: Iterable[Violation] | None = None,
     worker: str,
     kept: str | None = None,
     sandbox: str | None = None,
@@ -49,8 +51,8 @@ def attach(
         "reason": reason,
         "signal": signal_name(outcome.signal) if isinstance(outcome, Signaled) else None,
         **{field.name: _rounded(getattr(usage, field.name)) for field in dataclasses.fields(Usage)},
-        "violations": None,
-        "enforced": json.dumps(evidence.to_dict(), separators=(",", ":")),
+        "violations": None if violations is None else _json([v.to_dict() for v in violations]),
+        "enforced": _json(evidence.to_dict()),
         "worker": worker,
         "sandbox": sandbox,
         "kept": kept,
@@ -98,6 +100,10 @@ FIELDS = (
     "start_ts",
     "stages",
 )
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _rounded(value: Any) -> Any:

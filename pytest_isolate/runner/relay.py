@@ -23,6 +23,7 @@ from pytest_isolate.runner import (
     replay,
     reruns,
     synthesize,
+    violations,
 )
 from pytest_isolate.runner.fleet import Fleet
 from pytest_isolate.runner.transcript import Transcript
@@ -35,8 +36,9 @@ from pytest_isolate.sandbox.messages import (
     Report,
     WarningRecorded,
 )
-from pytest_isolate.spec import Spec
+from pytest_isolate.spec import Spec, Watch
 from pytest_isolate.usage import Usage
+from pytest_isolate.violation import Violation
 
 __all__ = ["finish", "refuse", "run_and_log"]
 
@@ -142,6 +144,7 @@ class _ItemLog:
         self._item = item
         self._nextitem = nextitem
         self._transcript = Transcript()
+        self._violations: tuple[Violation, ...] = ()
         self._earlier: list[pytest.TestReport] = []  # of attempts that another followed
         self._last: tuple[list[pytest.TestReport], Outcome] | None = None
 
@@ -195,6 +198,9 @@ class _ItemLog:
             for report in replay.rebuild_all(self._item, self._transcript):
                 reports.append(report)
             reruns.add_earlier(self._item, reports, self.attempts)
+            self._violations = violations.gather(
+                [*run.seen, *violations.told(self._transcript.observed)], voyage.spec
+            )
         except Exception as error:  # a child may send anything
             outcome = ChannelBroken(f"a report that is none: {error!r}")
         match self._transcript.ending:
@@ -217,6 +223,8 @@ class _ItemLog:
         reports = [*reports[:before], *last]
         if run.usage.pids_refused and voyage.spec.limits.pids is not None:
             synthesize.explain_refused_forks(reports, voyage.spec.limits.pids, run.usage.pids_refused)
+        if self._violations and voyage.spec.watch is Watch.FAIL:
+            reports = violations.fail_for(self._item, reports, self._violations)
         return reports, outcome
 
     def _explained(self, outcome: SetupFailed) -> SetupFailed:
@@ -251,6 +259,8 @@ class _ItemLog:
         for report in teardown:
             item.ihook.pytest_runtest_logreport(report=report)
         _merge_coverage(item, self._transcript)
+        for violation in self._violations:
+            item.ihook.pytest_isolate_violation(item=item, violation=violation)
         item.ihook.pytest_isolate_finished(item=item, outcome=outcome, usage=usage)
 
     def _deliver(self) -> None:
@@ -273,6 +283,9 @@ class _ItemLog:
             outcome=outcome,
             usage=usage,
             evidence=voyage.evidence if voyage is not None else Evidence(),
+            violations=self._violations
+            if voyage is not None and voyage.spec.watch is not Watch.OFF
+            else None,
             sandbox=voyage.name if voyage is not None else None,
             kept=voyage.salvaged.kept if voyage is not None else None,
             worker=_worker_name(),

@@ -12,6 +12,7 @@ from pytest_isolate.sandbox.messages import (
     Interrupted,
     Message,
     NotFound,
+    Observed,
     PhaseBegun,
     Report,
     StopRequested,
@@ -28,6 +29,7 @@ class Transcript:
     stop: StopRequested | None = None
     coverage: list[Coverage] = field(default_factory=list)
     carried: list[Carried] = field(default_factory=list)
+    observed: list[Observed] = field(default_factory=list)
     phase: str = ""  #: that the test was in last, if it said so
     attempt_start: int = 0  #: position at which the last setup began, if the test said so
 
@@ -55,6 +57,8 @@ class Transcript:
                 self.coverage.append(message)
             case Carried():
                 self.carried.append(message)
+            case Observed():
+                self.observed.append(message)
             case StopRequested():
                 self.stop = message
             case ExitRequested() | Interrupted() | InternalFailure() | NotFound():

@@ -38,6 +38,7 @@ from pytest_isolate.sandbox.written import Written
 from pytest_isolate.spec import Spec, Start
 from pytest_isolate.usage import Usage
 from pytest_isolate.values import Keep
+from pytest_isolate.violation import Violation
 
 __all__ = ["Sandbox", "TestRun", "Voyage"]
 
@@ -67,6 +68,7 @@ class TestRun:
     usage: Usage = field(default_factory=Usage)
     trace: str = ""  #: of faulthandler
     moments: Moments = field(default_factory=Moments)
+    seen: list[Violation] = field(default_factory=list)  #: from outside of the sandbox
 
 
 class Voyage:

@@ -21,7 +21,8 @@ from pytest_isolate.kernel.readback import tell_entered
 from pytest_isolate.runner import carry, coverage_data, properties, pytest_private, reruns
 from pytest_isolate.runner.extensions import use_libraries
 from pytest_isolate.runner.fixtures import Ownership
-from pytest_isolate.runner.isolation import Isolation, enter_isolation
+from pytest_isolate.runner.isolation import Isolation, current_isolation, enter_isolation
+from pytest_isolate.runner.observe import Observers
 from pytest_isolate.runner.preparation import Preparation, Revival
 from pytest_isolate.runner.streams import Streams
 from pytest_isolate.runner.watches import watch
@@ -228,11 +229,13 @@ def _run_items(
     ``moments``: of the first, until it began (see ``sandbox/moments.py``).
     """
     session = item.session
+    observers = Observers(item, current_isolation().spec)
     while True:
+        observers.begin()
         before = (session.shouldstop, session.shouldfail)
         ending = _protocol(item, nextitem)
         moments = [*moments, time.monotonic()]
-        for message in (*ending, *coverage_data.collect(), *carry.collect(item)):
+        for message in (*ending, *observers.collect(), *coverage_data.collect(), *carry.collect(item)):
             channel.send(message)
         if (session.shouldstop, session.shouldfail) != before:
             reason = session.shouldfail or session.shouldstop

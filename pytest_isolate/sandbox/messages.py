@@ -25,6 +25,7 @@ __all__ = [
     "Interrupted",
     "Message",
     "NotFound",
+    "Observed",
     "Paused",
     "PhaseBegun",
     "Report",
@@ -90,6 +91,14 @@ class Carried:
 
     plugin: str
     data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a test did that a hermetic one must not: the dicts of violations, as far as there is room."""
+
+    violations: list[Any]
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +203,7 @@ Message = (
     | Interrupted
     | InternalFailure
     | NotFound
+    | Observed
     | Paused
     | PhaseBegun
     | UsageQuestion
@@ -218,6 +228,7 @@ TYPES: dict[str, type[Message]] = {
         Interrupted,
         InternalFailure,
         NotFound,
+        Observed,
         Paused,
         PhaseBegun,
         UsageQuestion,

@@ -18,6 +18,7 @@ LAYERS = {
     "outcome": 0,
     "usage": 0,
     "evidence": 0,
+    "violation": 0,
     "syscalls": 1,
     "kernel": 2,
     "sandbox": 3,

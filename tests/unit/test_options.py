@@ -27,8 +27,10 @@ from pytest_isolate.spec import (
     Spec,
     Start,
     User,
+    Watch,
 )
 from pytest_isolate.values import AUTO, Keep, Missing, Pull
+from pytest_isolate.violation import Kind
 
 BY_NAME = {option.name: option for option in OPTIONS}
 ORIGIN = "@pytest.mark.isolated"
@@ -61,6 +63,8 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
     "scope": ("class", "class", Scope.CLASS),
     "fixtures": ("fresh", "fresh", Fixtures.FRESH),
     "exclusive": ("", True, True),
+    "watch": ("fail", "fail", Watch.FAIL),
+    "allow": ("threads", ["threads"], (Kind.THREADS,)),
     "fresh_fixtures": ("my_*", None, ("my_*",)),
     "all": ("", None, True),
     "off": ("", None, True),

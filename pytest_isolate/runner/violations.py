@@ -1,0 +1,55 @@
+"""The violations of one test, from all who saw some; and what becomes of its reports.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from pytest_isolate.runner import pytest_private
+from pytest_isolate.sandbox.messages import Observed
+from pytest_isolate.spec import Spec
+from pytest_isolate.violation import Violation
+
+__all__ = ["fail_for", "gather", "told"]
+
+
+def told(messages: Iterable[Observed]) -> list[Violation]:
+    """What the test's own process has seen. Raises ValueError for what it would not say."""
+    return [Violation.from_told(violation) for message in messages for violation in message.violations]
+
+
+def gather(found: Iterable[Violation], spec: Spec) -> tuple[Violation, ...]:
+    """Without what the Spec allows; the same thing at the same place is one, with its count."""
+    counts: dict[Violation, int] = {}
+    for violation in found:
+        if violation.kind not in spec.allow:
+            once = replace(violation, count=1)
+            counts[once] = counts.get(once, 0) + violation.count
+    order = sorted(counts, key=lambda violation: violation.kind.value)
+    return tuple(replace(violation, count=counts[violation]) for violation in order)
+
+
+def fail_for(
+    item: pytest.Item, reports: list[pytest.TestReport], violations: tuple[Violation, ...]
+) -> list[pytest.TestReport]:
+    """The test's call failed for them, if nothing of it has failed by itself; else they are a section."""
+    text = "\n".join(str(violation) for violation in violations)
+    call = next((report for report in reversed(reports) if report.when == "call"), None)
+    if call is None or not call.passed or any(report.failed for report in reports):
+        for report in reports:
+            if report.failed:
+                report.sections.append(("isolate: violations", text))
+        return reports
+    many = f"{len(violations)} violations" if len(violations) > 1 else "a violation"
+    path, lineno, _ = item.location
+    head = f"not hermetic: {many}"
+    call.outcome = "failed"
+    call.longrepr = pytest_private.long_repr(
+        path, (lineno or 0) + 1, f"{head}: {violations[0]}", f"{head}\n{text}"
+    )
+    return reports

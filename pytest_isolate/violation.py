@@ -1,0 +1,68 @@
+"""What a test did that a hermetic one must not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+__all__ = ["MOST_VIOLATIONS", "Kind", "Violation"]
+
+#: Of one test. What is more is counted, and left out.
+MOST_VIOLATIONS = 100
+LONGEST_TEXT = 500
+
+
+class Kind(Enum):
+    """The words are part of records, baselines and the option ``allow``."""
+
+    NETWORK = "network"  #: an attempt to leave the sandbox
+    FILES = "files"  #: made, changed or deleted outside of tmp_path and declared places
+    SECRETS = "secrets"  #: an attempt to read what only the user's own machine has
+    PROCESSES = "processes"  #: alive when the test had ended
+    THREADS = "threads"  #: alive when the test had ended
+    DESCRIPTORS = "descriptors"  #: left open, or pytest's own and used
+    IPC = "ipc"  #: shared memory, semaphores and message queues left behind
+    ENVIRONMENT = "environment"  #: variables, directory, umask, locale, signal handlers left changed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """One line each. ``what`` is the same in each run of the test: no pids, no addresses, no times."""
+
+    kind: Kind
+    what: str  #: "connected to 192.0.2.1:443 (tcp)", "created /etc/x (3 bytes)"
+    where: str = ""  #: "tests/test_x.py:12 (test_y)", "pid 7: curl http://example.com"; "" if nobody knows
+    cure: str = ""  #: what to write to allow it: 'hosts={"db": "127.0.0.1"}'
+    count: int = 1
+
+    @classmethod
+    def from_told(cls, told: object) -> Violation:
+        """What :meth:`to_dict` made, from an untrusted process. Raises ValueError."""
+        if not isinstance(told, Mapping):
+            raise ValueError("not a violation")
+        texts = {name: told.get(name, "") for name in ("what", "where", "cure")}
+        count = told.get("count", 1)
+        if not all(isinstance(text, str) for text in texts.values()) or type(count) is not int or count < 1:
+            raise ValueError("not a violation")
+        return cls(
+            kind=Kind(told.get("kind")),
+            **{name: " ".join(text[:LONGEST_TEXT].split()) for name, text in texts.items()},
+            count=count,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind.value,
+            "what": self.what,
+            "where": self.where,
+            "cure": self.cure,
+            "count": self.count,
+        }
+
+    def __str__(self) -> str:
+        times = f" ({self.count} times)" if self.count > 1 else ""
+        where = f", {self.where}" if self.where else ""
+        cure = f"; allow it with {self.cure}" if self.cure else ""
+        return f"{self.kind.value}: {self.what}{times}{where}{cure}"

@@ -1,0 +1,74 @@
+"""Violations from the process that sees them to where users look."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.needs("user namespace")
+
+SUITE = """
+    import threading, time
+    def test_left():
+        threading.Thread(target=time.sleep, args=(5,), daemon=True).start()
+    def test_kept(): pass
+"""
+SAID = "threads: left a thread that runs sleep"
+
+
+def test_reported(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=SUITE)
+    result = pytester.runpytest_subprocess("--isolate-all", "--isolate-json=out.json")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["1 test not hermetic, 1 violation:", "*test_left", f"*{SAID}*"])
+    records = [json.loads(line) for line in (pytester.path / "out.json").read_text().splitlines()]
+    found = {record["nodeid"].partition("::")[2]: record["violations"] for record in records}
+    assert found["test_kept"] == []
+    assert [violation["kind"] for violation in found["test_left"]] == ["threads"]
+
+
+@pytest.mark.parametrize("more", [[], ["--isolate-jobs=2"], ["--isolate-start=spawn"]])
+def test_failed(pytester: pytest.Pytester, more: list[str]) -> None:
+    pytester.makepyfile(test_it=SUITE)
+    result = pytester.runpytest_subprocess("--isolate-all", "--isolate-watch=fail", *more)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["not hermetic: a violation", f"{SAID}*"])
+
+
+@pytest.mark.parametrize("arg", ["--isolate-allow=threads", "--isolate-watch=off"])
+def test_allowed(pytester: pytest.Pytester, arg: str) -> None:
+    pytester.makepyfile(test_it=SUITE)
+    result = pytester.runpytest_subprocess("--isolate-all", "-o", "isolate_watch=fail", arg)
+    result.assert_outcomes(passed=2)
+    result.stdout.no_fnmatch_line("*not hermetic*")
+
+
+def test_a_test_that_failed_by_itself_says_both(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=SUITE.replace("    def test_kept(): pass", "        assert 0, 'own'"))
+    result = pytester.runpytest_subprocess("--isolate-all", "--isolate-watch=fail")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*AssertionError: own*", "*isolate: violations*", f"{SAID}*"])
+
+
+def test_told_to_hooks(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=SUITE)
+    pytester.makeconftest(
+        "def pytest_isolate_violation(item, violation): print('HEARD', item.name, violation.kind.value)"
+    )
+    result = pytester.runpytest_subprocess("--isolate-all", "-s")
+    result.stdout.fnmatch_lines(["*HEARD test_left threads*"])
+
+
+def test_what_a_test_makes_up_is_its_own_trouble(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        from pytest_isolate.runner.isolation import current_isolation
+        from pytest_isolate.sandbox.messages import Observed
+        def test_lie(): current_isolation()._channel.send(Observed([{"kind": "none"}], 1))
+        def test_kept(): pass
+        """
+    )
+    result = pytester.runpytest_subprocess("--isolate-all", "-p", "no:randomly")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*the report channel broke: *"])
