@@ -37,7 +37,9 @@ class Evidence:
         missing: tuple[str, ...],
     ) -> Evidence:
         """What a child said when it had entered; ``host``: inodes of pytest's own namespaces."""
-        known = {name: told.get(name) for name in ("root", "capabilities", "no_new_privs", "seccomp", "landlock")}
+        known = {
+            name: told.get(name) for name in ("root", "capabilities", "no_new_privs", "seccomp", "landlock")
+        }
         namespaces, limits, confined = told.get("namespaces"), told.get("limits"), told.get("confined")
         inodes = namespaces.items() if isinstance(namespaces, dict) else ()
         own = {name: inode for name, inode in inodes if host.get(name) != inode}

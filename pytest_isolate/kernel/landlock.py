@@ -136,9 +136,13 @@ def gaps(abi: int) -> list[UnsupportedError]:
 def why_no_landlock(answer: int) -> Problem:
     """``answer``: what :func:`landlock_abi` gave in place of a version."""
     if answer == -errno.EOPNOTSUPP:
-        return Problem("it was switched off when Linux started", "add landlock to lsm= of the kernel's command line")
+        return Problem(
+            "it was switched off when Linux started", "add landlock to lsm= of the kernel's command line"
+        )
     if answer == -errno.ENOSYS:
-        return Problem("this kernel is built without it", "use Linux 5.13 or newer, with CONFIG_SECURITY_LANDLOCK=y")
+        return Problem(
+            "this kernel is built without it", "use Linux 5.13 or newer, with CONFIG_SECURITY_LANDLOCK=y"
+        )
     return Problem(
         f"it is refused ({os.strerror(-answer)}), probably by a seccomp filter",
         "use a container engine whose filter allows landlock_create_ruleset(2): Docker 23 does",

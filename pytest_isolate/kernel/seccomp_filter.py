@@ -18,4 +18,6 @@ def why_no_filter() -> Problem | None:
         return None
     if answer in (-errno.ENOSYS, -errno.EINVAL, -errno.EOPNOTSUPP):
         return Problem("this kernel filters no system calls", "use a kernel with CONFIG_SECCOMP_FILTER=y")
-    return Problem(f"seccomp(2) is refused ({os.strerror(-answer)})", "use a container whose filter allows seccomp(2)")
+    return Problem(
+        f"seccomp(2) is refused ({os.strerror(-answer)})", "use a container whose filter allows seccomp(2)"
+    )

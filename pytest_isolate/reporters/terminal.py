@@ -128,10 +128,19 @@ def _cost(rows: Collection[Row], tests: str, where: str) -> str:
 
 def _facts(enforced: Enforced) -> list[str]:
     return [
-        f"{' '.join(enforced.namespaces)} namespaces" if enforced.namespaces else "no namespaces",
+        f"{' '.join(enforced.namespaces)} namespaces"
+        if enforced.namespaces
+        else _without_namespaces(enforced),
         *([f"{enforced.root} root"] if enforced.root else []),
         f"cgroup {enforced.cgroup}" if enforced.cgroup else "no cgroup",
     ]
+
+
+def _without_namespaces(enforced: Enforced) -> str:
+    if enforced.level is None:
+        return "no namespaces"
+    refused = f" (confined: {' '.join(enforced.confined)})" if enforced.confined else ""
+    return f"level {enforced.level}, no namespaces{refused}"
 
 
 def _difference(enforced: Enforced, most: Enforced) -> list[str]:
@@ -140,7 +149,7 @@ def _difference(enforced: Enforced, most: Enforced) -> list[str]:
     gained = [name for name in enforced.namespaces if name not in most.namespaces]
     facts = []
     if lost and not enforced.namespaces:
-        facts.append("no namespaces")
+        facts.append(_without_namespaces(enforced))
     elif lost:
         facts.append(f"no {' '.join(lost)} namespace{'s' * (len(lost) != 1)}")
     if gained:

@@ -27,7 +27,17 @@ from pytest_isolate.syscalls._native import ffi
 if TYPE_CHECKING:
     from pytest_isolate.kernel.host import Host
 
-__all__ = ["Confinement", "best", "describe", "enter_tmp", "kept_capabilities", "lacks", "refusal", "request_of", "sweep"]
+__all__ = [
+    "Confinement",
+    "best",
+    "describe",
+    "enter_tmp",
+    "kept_capabilities",
+    "lacks",
+    "refusal",
+    "request_of",
+    "sweep",
+]
 
 #: What every program writes to. /dev/shm is the host's own: without it there is no lock of multiprocessing.
 DEVICES = tuple(
@@ -75,7 +85,9 @@ def lacks(spec: Spec, confinement: Confinement) -> Iterator[UnsupportedError]:
     if spec.limits.tmp_size_bytes is not None:
         yield UnsupportedError("the tmp_size limit", "what a test writes goes to the host's own file systems")
     if spec.artifacts:
-        yield UnsupportedError("copying of artifacts", "there is no layer to copy them from", "write to tmp_path")
+        yield UnsupportedError(
+            "copying of artifacts", "there is no layer to copy them from", "write to tmp_path"
+        )
 
 
 def kept_capabilities(spec: Spec, host: Host) -> frozenset[Capability] | None:
@@ -138,7 +150,11 @@ def _native(confinement: Confinement) -> tuple[Any, Any]:
     request.closes_network = confinement.closes_network
     if ruleset is not None:
         request.uses_landlock = 1
-        request.handled_files, request.handled_tcp, request.scoped = ruleset.files, ruleset.tcp, ruleset.scoped
+        request.handled_files, request.handled_tcp, request.scoped = (
+            ruleset.files,
+            ruleset.tcp,
+            ruleset.scoped,
+        )
         request.in_directories, request.in_files = ruleset.files, ruleset.in_files
     return request, text
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import shutil
 import struct
 import sys
 from collections.abc import Iterator
@@ -137,6 +138,7 @@ def main() -> None:
     uid = os.geteuid()
     if arguments[:1] == ["--uid"]:
         uid, arguments = int(arguments[1]), arguments[2:]
+    command = shutil.which(arguments[0]) or arguments[0]  # now: who it becomes may not read Python's modules
     install_filter()
     if os.geteuid() == 0:
         keep_capabilities()
@@ -144,7 +146,7 @@ def main() -> None:
         os.setgroups([])
         os.setgid(uid)
         os.setuid(uid)
-    os.execvp(arguments[0], arguments)
+    os.execv(command, arguments)
 
 
 if __name__ == "__main__":
