@@ -13,7 +13,7 @@ __all__ = ["Evidence"]
 class Evidence:
     """Empty where nothing could be read back."""
 
-    #: "namespaces"; without them "landlock", if that keeps files from the test, else "fork". None: nothing ran
+    #: "namespaces"; without them "landlock", if that keeps files from the test, else "fork"
     level: str | None = None
     confined: tuple[str, ...] = ()  #: without namespaces: "files", "network", "signals", as far as refused
     landlock: int | None = None  #: its ABI, where it keeps files from the test

@@ -130,13 +130,13 @@ def _facts(enforced: Enforced) -> list[str]:
     return [
         f"{' '.join(enforced.namespaces)} namespaces"
         if enforced.namespaces
-        else _without_namespaces(enforced),
+        else _lower_level(enforced),
         *([f"{enforced.root} root"] if enforced.root else []),
         f"cgroup {enforced.cgroup}" if enforced.cgroup else "no cgroup",
     ]
 
 
-def _without_namespaces(enforced: Enforced) -> str:
+def _lower_level(enforced: Enforced) -> str:
     if enforced.level is None:
         return "no namespaces"
     refused = f" (confined: {' '.join(enforced.confined)})" if enforced.confined else ""
@@ -149,7 +149,7 @@ def _difference(enforced: Enforced, most: Enforced) -> list[str]:
     gained = [name for name in enforced.namespaces if name not in most.namespaces]
     facts = []
     if lost and not enforced.namespaces:
-        facts.append(_without_namespaces(enforced))
+        facts.append(_lower_level(enforced))
     elif lost:
         facts.append(f"no {' '.join(lost)} namespace{'s' * (len(lost) != 1)}")
     if gained:

@@ -203,7 +203,7 @@ class IsolateSession:
         return self._confined(degraded, why)
 
     def _confined(self, plan: Plan, why: UnsupportedError) -> Plan:
-        """Without namespaces, which this machine lacks for the reason ``why``: with what there is in their place.
+        """With what there is in the place of namespaces, which this machine lacks for the reason ``why``.
 
         Raises UnsupportedError if that would not do.
         """

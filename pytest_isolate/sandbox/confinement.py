@@ -1,7 +1,7 @@
 """A test without namespaces of its own: what is left to keep it from the machine that it shares.
 
-What it may write is written, and not thrown away; all else is refused. There is no way to hide anything, nor to
-have anything at another place: who asks for that gets an error.
+What it may write is written, and not thrown away; all else is refused. There is no way to hide anything, nor
+to have anything at another place: who asks for that gets an error.
 
 PYTEST_DONT_REWRITE
 """
@@ -91,7 +91,7 @@ def lacks(spec: Spec, confinement: Confinement) -> Iterator[UnsupportedError]:
 
 
 def kept_capabilities(spec: Spec, host: Host) -> frozenset[Capability] | None:
-    """Of root: with others it could undo what it is confined by. None: who cannot drop any keeps what it has."""
+    """Of root, who with others could undo the confinement. None: it keeps all, or cannot drop any."""
     can_drop = effective_capabilities(host.proc) >> Capability.SETPCAP & 1
     return ROOT_CAPABILITIES if can_drop and spec.user is not User.HOST_ROOT else None
 
@@ -131,7 +131,8 @@ def describe(confinement: Confinement) -> Iterator[str]:
     """Its parts, a line each for people."""
     if confinement.ruleset is not None:
         places = " ".join(path for path in confinement.writable if path not in DEVICES)
-        yield f"forbid itself by Landlock (ABI {confinement.ruleset.abi}) to write, but below {places} and in /dev"
+        abi = confinement.ruleset.abi
+        yield f"forbid itself by Landlock (ABI {abi}) to write, but below {places} and in /dev"
         if confinement.ruleset.scoped:
             yield "forbid itself to send signals to processes outside"
     if confinement.closes_network:

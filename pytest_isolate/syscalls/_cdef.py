@@ -104,6 +104,8 @@ CDEF = (
         const char *writable;
         int closes_network;
     };
+    int isolate_confine(const struct confinement *asked);
+    int isolate_confined(void);
     int isolate_landlock_abi(void);
     int isolate_can_filter(void);
 

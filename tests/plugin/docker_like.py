@@ -1,9 +1,9 @@
-"""Run a command as Docker runs one by default: ``python docker_like.py [--uid UID] COMMAND…``.
+"""Run a command as Docker runs one by default: ``python docker_like.py [--uid UID] [--old] COMMAND…``.
 
 What counts here of moby's default seccomp profile (profiles/seccomp/default_linux.go) for a container without
 CAP_SYS_ADMIN: these calls are refused with EPERM, clone3 with ENOSYS, so that libc goes back to clone, and that with
 EPERM where it asks for a namespace. The capabilities are those of moby's oci/caps/defaults.go. Files are as they are:
-no container has a root of its own here.
+no container has a root of its own here. ``--old``: as before Docker 23, whose filter lets Landlock through.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
     "userfaultfd": (323, 282),
     "vhangup": (153, 58),
 }
+LANDLOCK = (444, 444)  # landlock_create_ruleset
 CLONE, CLONE3, SOCKET = (56, 220), (435, 435), (41, 198)
 CAPGET, CAPSET = (125, 90), (126, 91)
 NAMESPACE_FLAGS = 0x7E020000  # CLONE_NEW* of linux/sched.h that clone(2) takes
@@ -86,10 +87,10 @@ def check(result: int, what: str) -> None:
         raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
 
 
-def program() -> Iterator[tuple[int, int, int, int]]:
+def program(*, is_old: bool) -> Iterator[tuple[int, int, int, int]]:
     """BPF: (code, jump if true, jump if false, value)."""
     yield LOAD, 0, 0, NUMBER_AT
-    for numbers in REFUSED.values():
+    for numbers in (*REFUSED.values(), *([LANDLOCK] if is_old else [])):
         if (number := numbers[this]) is not None:
             yield JUMP_IF_EQUAL, 0, 1, number
             yield RETURN, 0, 0, ERRNO | EPERM
@@ -107,8 +108,8 @@ def program() -> Iterator[tuple[int, int, int, int]]:
     yield RETURN, 0, 0, ALLOW
 
 
-def install_filter() -> None:
-    rules = [*program()]
+def install_filter(*, is_old: bool) -> None:
+    rules = [*program(is_old=is_old)]
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *rule) for rule in rules))
     filter_ = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(rules), ctypes.addressof(code)))
     if os.geteuid() != 0:  # else Docker leaves it to the image
@@ -138,8 +139,10 @@ def main() -> None:
     uid = os.geteuid()
     if arguments[:1] == ["--uid"]:
         uid, arguments = int(arguments[1]), arguments[2:]
+    is_old = arguments[:1] == ["--old"]
+    arguments = arguments[is_old:]
     command = shutil.which(arguments[0]) or arguments[0]  # now: who it becomes may not read Python's modules
-    install_filter()
+    install_filter(is_old=is_old)
     if os.geteuid() == 0:
         keep_capabilities()
     if uid != os.geteuid():
