@@ -212,6 +212,7 @@ class IsolateSession:
             raise error
         confined = confinement.best(spec, self.basetemp)
         self._confined_tmp.add(confined.tmp)
+        os.makedirs(confined.tmp, mode=0o700, exist_ok=True)
         return replace(
             plan,
             namespaces=frozenset[Namespace](),
@@ -248,6 +249,9 @@ class IsolateSession:
     def close(self) -> None:
         self.launcher.close()
         self.sweep()
+        for directory in self._confined_tmp:
+            with contextlib.suppress(OSError):  # not empty: this is a test's process, or one is still there
+                os.rmdir(directory)
 
 
 def _swap_too(limits: dict[str, UnsupportedError]) -> dict[str, None]:
