@@ -128,9 +128,7 @@ def _cost(rows: Collection[Row], tests: str, where: str) -> str:
 
 def _facts(enforced: Enforced) -> list[str]:
     return [
-        f"{' '.join(enforced.namespaces)} namespaces"
-        if enforced.namespaces
-        else _lower_level(enforced),
+        f"{' '.join(enforced.namespaces)} namespaces" if enforced.namespaces else _lower_level(enforced),
         *([f"{enforced.root} root"] if enforced.root else []),
         f"cgroup {enforced.cgroup}" if enforced.cgroup else "no cgroup",
     ]

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from errno import EACCES, ENOSYS, EPERM, EXDEV
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -109,8 +110,8 @@ def test_the_filter_alone_closes_the_network(tmp_path: Path) -> None:
         confine(0, tmp_path)
         assert lib.isolate_confined() == NETWORK
         for family in families:
-            number = getattr(socket, family)
-            assert errno_of(lambda number=number: socket.socket(number, socket.SOCK_DGRAM)) == EACCES, family
+            make = partial(socket.socket, getattr(socket, family), socket.SOCK_DGRAM)
+            assert errno_of(make) == EACCES, family
         with socket.socket(socket.AF_UNIX) as mine:
             mine.bind("")
         left, right = socket.socketpair()

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +75,14 @@ class Place:
         records = self.home / "records.jsonl"
         records.unlink(missing_ok=True)
         # It has a socket in every session beside xdist, a fresh interpreter's too.
-        options = (*SWITCHES, "-p", "no:rerunfailures", "--isolate-all", f"--isolate-missing={missing}", *args)
+        options = (
+            *SWITCHES,
+            "-p",
+            "no:rerunfailures",
+            "--isolate-all",
+            f"--isolate-missing={missing}",
+            *args,
+        )
         ran = self.command(sys.executable, "-m", "pytest", *options, old=old)
         assert ran.stderr == ""
         told = map(json.loads, records.read_text().splitlines())
@@ -290,6 +298,35 @@ def test_endings_are_told_as_ever(mine: Place) -> None:
     assert ran.records["test_files"]["enforced"]["limits"]["RLIMIT_NOFILE"] == "40"
 
 
+def test_what_a_stopped_test_has_started_ends_with_it(mine: Place) -> None:
+    suite = """
+import pathlib, subprocess
+import pytest
+
+@pytest.mark.isolated(timeout="LIMIT")
+def test(tmp_path):
+    program = "sleep 1000 & echo $! $$ > PIDS.part; mv PIDS.part PIDS; wait"
+    path = str(tmp_path.parent / "pids")
+    subprocess.run(["sh", "-c", program.replace("PIDS", path)])
+"""
+    ran = mine.run(suite.replace("LIMIT", f"{3 * TIME_SCALE}s"))
+    assert ran.records["test"]["reason"] == "timeout"
+    pids = (mine.home / "base" / "pids").read_text().split()
+    assert len(pids) == 2
+    deadline = time.monotonic() + 20 * TIME_SCALE
+    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(is_running(pid) for pid in pids)
+
+
+def is_running(pid: str) -> bool:
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"  # nobody's business but init's
+
+
 @pytest.mark.parametrize(
     "options",
     [("--isolate-start=spawn",), ("--isolate-scope=module",), ("--isolate-jobs=2",)],
@@ -363,9 +400,7 @@ def test_other():
 
 
 def test_limits_that_are_lacking_are_named(mine: Place) -> None:
-    suite = (
-        "import pytest\n@pytest.mark.isolated(tmp_size='1M', artifacts=['/tmp/*.log'])\ndef test(tmp_path): pass"
-    )
+    suite = "import pytest\n@pytest.mark.isolated(tmp_size='1M', artifacts=['/tmp/*.log'])\ndef test(tmp_path): pass"
     missing = mine.run(suite).records["test"]["enforced"]["missing"]
     assert any(text.startswith("the tmp_size limit is not available") for text in missing)
     assert any(text.startswith("copying of artifacts is not available") for text in missing)
