@@ -50,10 +50,12 @@ class Place:
     home: pathlib.Path
     uid: int
 
-    def command(self, *command: str, old: bool = False) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *command: str, docker: bool = not FORBIDDEN, old: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         become = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups"]
         before = become if self.uid != os.geteuid() else []
-        if old or not FORBIDDEN:
+        if docker or old:
             before = [sys.executable, str(DOCKER_LIKE), *(["--old"] if old else []), *before]
         inherited = {
             name: value
@@ -70,7 +72,7 @@ class Place:
             check=False,
         )
 
-    def run(self, suite: str, *args: str, old: bool = False, missing: str = "degrade") -> Ran:
+    def run(self, suite: str, *args: str, missing: str = "degrade", **how: bool) -> Ran:
         (self.home / "test_it.py").write_text(suite)
         records = self.home / "records.jsonl"
         records.unlink(missing_ok=True)
@@ -83,7 +85,7 @@ class Place:
             f"--isolate-missing={missing}",
             *args,
         )
-        ran = self.command(sys.executable, "-m", "pytest", *options, old=old)
+        ran = self.command(sys.executable, "-m", "pytest", *options, **how)
         assert ran.stderr == ""
         told = map(json.loads, records.read_text().splitlines())
         return Ran(ran.stdout, ran.returncode, {record["nodeid"].split("::")[1]: record for record in told})
@@ -136,6 +138,28 @@ def test_the_record_says_which_level_it_was(place: Place) -> None:
         assert not int(enforced["capabilities"], 16) >> 21 & 1  # SYS_ADMIN
     assert f"enforced: level {LEVEL}, no namespaces (confined: {' '.join(CONFINED)})" in ran.out
     assert re.search(rf"^degraded: 1 test .*\n +1  {LACK}$", ran.out, re.MULTILINE)
+
+
+@pytest.mark.vm
+@pytest.mark.needs("cgroup memory limit")
+def test_a_cgroup_is_joined_without_clone3(mine: Place) -> None:
+    """Which enters one of v2 by itself, and is refused in containers. Enough tests for a template, too."""
+    suite = """
+import pathlib
+import pytest
+
+@pytest.mark.isolated(memory="64M")
+@pytest.mark.parametrize("n", range(6))
+def test(isolation, n):
+    own = pathlib.Path("/proc/self/cgroup").read_text()
+    assert any(path.endswith(line.split(":")[2]) for path in isolation.cgroup_paths for line in own.split())
+"""
+    ran = mine.run(suite, docker=True)
+    assert ran.status == 0, ran.out
+    for record in ran.records.values():
+        assert (record["enforced"]["level"], record["enforced"]["namespaces"]) == (LEVEL, {})
+        assert str(64 * 2**20) in record["enforced"]["limits"].values()
+        assert record["memory_peak_bytes"] > 0
 
 
 FILES = """

@@ -39,7 +39,9 @@ def test_a_test_that_did_not_run_has_none() -> None:
 def test_a_failure_is_told_of_what_was_refused_and_of_nothing_else() -> None:
     assert hint(evidence({"namespaces": {"user": 7}})) == ""
     text = hint(evidence({"namespaces": HOST, "confined": ["network"]}))
-    assert text.startswith("it ran at level fork, without namespaces: EACCES or EPERM may be the answer to a socket")
+    assert text.startswith(
+        "it ran at level fork, without namespaces: EACCES or EPERM may be the answer to a socket"
+    )
     assert "tmp_path" not in text
     assert text.endswith("\nx is not available")
     bare = hint(evidence({"namespaces": HOST}))
