@@ -13,6 +13,11 @@ __all__ = ["Evidence"]
 class Evidence:
     """Empty where nothing could be read back."""
 
+    #: "namespaces"; without them "landlock", if that keeps files from the test, else "fork"
+    level: str | None = None
+    confined: tuple[str, ...] = ()  #: without namespaces: "files", "network", "signals", as far as refused
+    landlock: int | None = None  #: its ABI, where it keeps files from the test
+
     namespaces: dict[str, int] = field(default_factory=dict)  #: inode of each one that is not the host's
     root: str | None = None  #: type of the file system at /, such as "overlay"
     cgroup: str | None = None  #: "v1", "v2" or "hybrid"; None: the test had no cgroup of its own
@@ -32,12 +37,18 @@ class Evidence:
         missing: tuple[str, ...],
     ) -> Evidence:
         """What a child said when it had entered; ``host``: inodes of pytest's own namespaces."""
-        known = {name: told.get(name) for name in ("root", "capabilities", "no_new_privs", "seccomp")}
-        namespaces, limits = told.get("namespaces"), told.get("limits")
+        known = {
+            name: told.get(name) for name in ("root", "capabilities", "no_new_privs", "seccomp", "landlock")
+        }
+        namespaces, limits, confined = told.get("namespaces"), told.get("limits"), told.get("confined")
         inodes = namespaces.items() if isinstance(namespaces, dict) else ()
+        own = {name: inode for name, inode in inodes if host.get(name) != inode}
+        refused = tuple(map(str, confined)) if isinstance(confined, list) else ()
         return cls(
             **known,
-            namespaces={name: inode for name, inode in inodes if host.get(name) != inode},
+            level="namespaces" if own else "landlock" if "files" in refused else "fork",
+            confined=refused,
+            namespaces=own,
             limits=limits if isinstance(limits, dict) else {},
             cgroup=cgroup,
             missing=missing,
@@ -45,6 +56,9 @@ class Evidence:
 
     def to_dict(self) -> dict[str, Any]:
         return {
+            "level": self.level,
+            "confined": list(self.confined),
+            "landlock": self.landlock,
             "namespaces": self.namespaces,
             "root": self.root,
             "cgroup": self.cgroup,

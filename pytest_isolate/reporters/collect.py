@@ -26,6 +26,8 @@ class Enforced(NamedTuple):
     namespaces: tuple[str, ...] = ()
     root: str | None = None
     cgroup: str | None = None
+    level: str | None = None
+    confined: tuple[str, ...] = ()
 
 
 _NOTHING = Enforced()
@@ -138,7 +140,11 @@ class Collector:
             **{name: value for name in _NUMBERS if _is_number(value := record.get(name))},
             enforced=self._share(
                 Enforced(
-                    tuple(evidence.get("namespaces") or ()), evidence.get("root"), evidence.get("cgroup")
+                    tuple(evidence.get("namespaces") or ()),
+                    evidence.get("root"),
+                    evidence.get("cgroup"),
+                    evidence.get("level"),
+                    tuple(evidence.get("confined") or ()),
                 )
             ),
             missing=self._share(tuple(evidence.get("missing") or ())),

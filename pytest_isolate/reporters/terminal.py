@@ -128,10 +128,17 @@ def _cost(rows: Collection[Row], tests: str, where: str) -> str:
 
 def _facts(enforced: Enforced) -> list[str]:
     return [
-        f"{' '.join(enforced.namespaces)} namespaces" if enforced.namespaces else "no namespaces",
+        f"{' '.join(enforced.namespaces)} namespaces" if enforced.namespaces else _lower_level(enforced),
         *([f"{enforced.root} root"] if enforced.root else []),
         f"cgroup {enforced.cgroup}" if enforced.cgroup else "no cgroup",
     ]
+
+
+def _lower_level(enforced: Enforced) -> str:
+    if enforced.level is None:
+        return "no namespaces"
+    refused = f" (confined: {' '.join(enforced.confined)})" if enforced.confined else ""
+    return f"level {enforced.level}, no namespaces{refused}"
 
 
 def _difference(enforced: Enforced, most: Enforced) -> list[str]:
@@ -140,7 +147,7 @@ def _difference(enforced: Enforced, most: Enforced) -> list[str]:
     gained = [name for name in enforced.namespaces if name not in most.namespaces]
     facts = []
     if lost and not enforced.namespaces:
-        facts.append("no namespaces")
+        facts.append(_lower_level(enforced))
     elif lost:
         facts.append(f"no {' '.join(lost)} namespace{'s' * (len(lost) != 1)}")
     if gained:

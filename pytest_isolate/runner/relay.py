@@ -19,6 +19,7 @@ from pytest_isolate.runner import (
     carry,
     coverage_data,
     current_test,
+    levels,
     record,
     replay,
     reruns,
@@ -183,6 +184,10 @@ class _ItemLog:
             for report in reports:
                 if report.failed or report is reports[-1]:
                     report.sections.append(("isolate", voyage.salvaged.text))
+        if text := levels.hint(voyage.evidence):
+            for report in reports:
+                if report.failed:
+                    report.sections.append(("isolate: level", text))
         self._log(reports, outcome, voyage.run.usage, voyage)
         for text in voyage.salvaged.warnings:
             replay.warn(self._item, text)

@@ -340,6 +340,7 @@ class Voyage:
         if self._flight is not None and self.run.moments.received is None:
             self.run.moments = self._flight.moments
         self._failed |= not isinstance(result.outcome, Completed)
+        self._session.sweep()
         if result.written is not None and not self._cancelled:
             self.salvaged = self._salvage(result.written)
 

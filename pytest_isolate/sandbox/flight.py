@@ -21,7 +21,6 @@ from pytest_isolate.errors import ChannelError, SetupError
 from pytest_isolate.kernel import accounting
 from pytest_isolate.kernel.cgroups.base import Cgroup
 from pytest_isolate.kernel.namespaces import Namespace
-from pytest_isolate.kernel.process import deliver, kill
 from pytest_isolate.kernel.surroundings import has_terminal
 from pytest_isolate.outcome import (
     ChannelBroken,
@@ -148,7 +147,7 @@ class Flight:
             self._finish(self._verdict or NEVER_BEGUN)
 
     def fork(self) -> None:
-        """Start the child. Without a sandbox (degraded) it is a plain fork in a process group of its own."""
+        """Start the child. Without a sandbox (degraded) it is a fork that confines itself."""
         if self._settling:  # interrupted before it began
             self.gone()
             return
@@ -291,7 +290,7 @@ class Flight:
     def _ask_for_stacks(self) -> None:
         """Have the child write its stacks, even when it blocks every signal, and then die."""
         if self.moments.entered is not None:
-            deliver(self._process.pid, STACKS_SIGNAL)
+            self._process.wake(STACKS_SIGNAL)
         self._later(STACKS_WAIT_S, self._settle)
 
     def _out_of_memory(self, fd: int) -> None:
@@ -341,7 +340,7 @@ class Flight:
         if self.cgroup is not None and not self._sandboxed:
             self.cgroup.kill()
         if self._process.pid and not self._sandboxed:
-            kill(self._process.pid)
+            self._process.kill()
 
     @property
     def _over(self) -> bool:

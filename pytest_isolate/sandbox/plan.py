@@ -13,6 +13,7 @@ from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.process import ROOT_CAPABILITIES, Capability
 from pytest_isolate.kernel.tree import Tree
 from pytest_isolate.sandbox import steps
+from pytest_isolate.sandbox.confinement import Confinement
 from pytest_isolate.sandbox.guest import Environ, environ_of, user_of
 from pytest_isolate.sandbox.lending import Workspace, libraries, loader_command, place_in
 from pytest_isolate.sandbox.roots import root_steps
@@ -46,6 +47,7 @@ class Plan:
     environ: Environ = ()  #: what another root makes of the caller's environment
     libraries: tuple[str, ...] = ()  #: directories where extension modules find what the host has for them
     missing: tuple[str, ...] = field(default=())  #: what --isolate-missing=degrade did without
+    confinement: Confinement | None = None  #: in the place of namespaces, where there are none
 
     @property
     def limits(self) -> Limits:

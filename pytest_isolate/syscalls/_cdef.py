@@ -80,6 +80,7 @@ CONSTANTS = [
     "ENTER_CGROUP_NAMESPACE",
     "ENTER_CAPABILITIES",
     "ENTER_NO_NEW_PRIVS",
+    "ENTER_CONFINEMENT",
     "ENTER_MAX_TASKS",
     "ENTRY_FAILED",
     "TEMPLATE_MAX_TEXT",
@@ -96,6 +97,18 @@ CDEF = (
     struct op { ...; };
     struct container_status { ...; };
 
+    struct confinement {
+        int uses_landlock;
+        uint64_t handled_files, handled_tcp, scoped;
+        uint64_t in_directories, in_files;
+        const char *writable;
+        int closes_network;
+    };
+    int isolate_confine(const struct confinement *asked);
+    int isolate_confined(void);
+    int isolate_landlock_abi(void);
+    int isolate_can_filter(void);
+
     struct enter_plan {
         int user_fd, pid_fd, mnt_fd, net_fd, ipc_fd, uts_fd;
         int user_first;
@@ -106,6 +119,7 @@ CDEF = (
         int die_with_parent;
         int drop_capabilities;
         uint64_t keep_capabilities;
+        const struct confinement *confinement;
     };
     struct enter_result { int32_t pid, step, error; };
 
@@ -142,6 +156,7 @@ SOURCE = """
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include "confine.h"
 #include "enter.h"
 #include "in_root.h"
 #include "readback.h"

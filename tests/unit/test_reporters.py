@@ -78,6 +78,16 @@ def test_what_was_enforced_for_few_is_told_as_the_difference() -> None:
     ]
 
 
+def test_a_level_without_namespaces_is_named() -> None:
+    landlock = Enforced((), "ext4", None, "landlock", ("files", "network"))
+    fork = Enforced((), "ext4", None, "fork")
+    assert texts(row(), row(), row(enforced=landlock), width=200)[1:] == [
+        "enforced: user pid mnt net ipc uts cgroup namespaces, overlay root, cgroup v1",
+        "  on 1 test: level landlock, no namespaces (confined: files network), ext4 root, no cgroup",
+    ]
+    assert texts(row(enforced=fork))[1:] == ["enforced: level fork, no namespaces, ext4 root, no cgroup"]
+
+
 def test_endings() -> None:
     lines = section(
         collected(

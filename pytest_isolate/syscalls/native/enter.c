@@ -3,6 +3,7 @@
 #include "libc_state.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/sched.h>
 #include <sched.h>
@@ -89,6 +90,26 @@ static int hop(int cgroup_fd, struct enter_result *result) {
     return failed ? -1 : 0;
 }
 
+/* Where clone3 is refused, as it is in containers, whose filters cannot see its flags. Also where nothing asks for
+ * another process. */
+static int stay(int cgroup_fd, struct enter_result *result) {
+    int fd = cgroup_fd < 0 ? -1 : openat(cgroup_fd, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+    if (cgroup_fd >= 0 && (fd < 0 || write(fd, "0", 1) != 1))
+        return -1;
+    if (fd >= 0)
+        close(fd);
+    result->pid = getpid();
+    return 0;
+}
+
+static int settle(const struct enter_plan *plan, struct enter_result *result) {
+    if (plan->pid_fd < 0 && plan->cgroup_fd < 0)
+        return stay(-1, result);
+    if (hop(plan->cgroup_fd, result) == 0)
+        return 0;
+    return plan->pid_fd < 0 && (errno == ENOSYS || errno == EPERM) ? stay(plan->cgroup_fd, result) : -1;
+}
+
 /* ---- entering ----------------------------------------------------------------------------------- */
 
 static int join(int fd, int type) { return fd < 0 ? 0 : setns(fd, type); }
@@ -130,7 +151,7 @@ int isolate_enter(const struct enter_plan *plan, struct enter_result *result) {
         return fail(result, ENTER_NAMESPACES);
     if (join(plan->pid_fd, CLONE_NEWPID) < 0)
         return fail(result, ENTER_PID_NAMESPACE);
-    if (hop(plan->cgroup_fd, result) < 0)
+    if (settle(plan, result) < 0)
         return fail(result, ENTER_CLONE);
     if (plan->cgroup_namespace && unshare(CLONE_NEWCGROUP) < 0)
         return fail(result, ENTER_CGROUP_NAMESPACE);
@@ -140,6 +161,8 @@ int isolate_enter(const struct enter_plan *plan, struct enter_result *result) {
         return fail(result, ENTER_CAPABILITIES);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return fail(result, ENTER_NO_NEW_PRIVS);
+    if (plan->confinement && isolate_confine(plan->confinement) < 0)
+        return fail(result, ENTER_CONFINEMENT);
     /* A change of credentials cleared it, and /proc/self would belong to root. */
     prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     if (plan->die_with_parent)

@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "confine.h"
+
 enum { ENTER_MAX_TASKS = 8 };
 
 /* The exit status of a child that could not enter; the result says more. */
@@ -19,6 +21,7 @@ enum enter_step {
     ENTER_CGROUP_NAMESPACE,
     ENTER_CAPABILITIES,
     ENTER_NO_NEW_PRIVS,
+    ENTER_CONFINEMENT,
 };
 
 struct enter_plan {
@@ -31,6 +34,7 @@ struct enter_plan {
     int die_with_parent; /* where no pid namespace ends the test with its init */
     int drop_capabilities;
     uint64_t keep_capabilities;
+    const struct confinement *confinement; /* where there are no namespaces, or NULL */
 };
 
 /* In memory that parent and child share, because the child that returns is not the one that was forked. */

@@ -1,4 +1,5 @@
 #define _GNU_SOURCE
+#include "confine.h"
 #include "readback.h"
 
 #include <arpa/inet.h>
@@ -109,6 +110,26 @@ static void add_limits(struct frame *frame) {
     }
 }
 
+/* Only tried where there is a parent to be seen: with a pid namespace there are the others, too. */
+static void add_confinement(struct frame *frame) {
+    static const struct {
+        const char *name;
+        int bit;
+    } kinds[] = {{"files", CONFINED_FILES}, {"network", CONFINED_NETWORK}, {"signals", CONFINED_SIGNALS}};
+    const char *separator = "";
+    int found = getppid() > 0 ? isolate_confined() : 0;
+    add(frame, ", \"confined\": [");
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (!(found & kinds[i].bit))
+            continue;
+        add(frame, "%s\"%s\"", separator, kinds[i].name);
+        separator = ", ";
+    }
+    add(frame, "]");
+    if (found & CONFINED_FILES)
+        add(frame, ", \"landlock\": %d", isolate_landlock_abi());
+}
+
 int isolate_tell_entered(int channel_fd) {
     struct frame frame = {.size = sizeof(uint32_t)};
     struct timespec now;
@@ -118,6 +139,7 @@ int isolate_tell_entered(int channel_fd) {
     add_root(&frame);
     add(&frame, ", ");
     add_rights(&frame);
+    add_confinement(&frame);
     add(&frame, ", \"limits\": {");
     add_limits(&frame);
     clock_gettime(CLOCK_MONOTONIC, &now);
