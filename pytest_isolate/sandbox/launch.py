@@ -38,6 +38,7 @@ from pytest_isolate.sandbox.flight import Flight
 from pytest_isolate.sandbox.loop import Loop
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.pool import Berth, Pool
+from pytest_isolate.sandbox.ports import Ports
 from pytest_isolate.sandbox.roles import Body, Listener
 from pytest_isolate.sandbox.steps import apply
 from pytest_isolate.sandbox.template import Template, TemplateBody
@@ -65,6 +66,7 @@ class Launcher:
         self._programs: dict[int, tuple[Plan, Program]] = {}  # by id of the plan, which is kept alive
         self._flights: dict[int, Flight] = {}  # built or being built, by sandbox id
         self._pool = Pool()
+        self._ports = Ports()
         self._template: Template | None = None
         self._count = 0
         self._trials: dict[int, SetupError | None] = {}
@@ -175,7 +177,7 @@ class Launcher:
         if berth.sandbox_id is not None:
             self._flights[berth.sandbox_id] = flight
         if (fds := berth.fds) is not None:
-            self.loop.call_later(0, lambda: self._built(flight, fds))
+            self.loop.call_later(0, lambda: self._built(flight, fds, berth.sandbox_id))
         elif berth.sandbox_id is None:
             self.loop.call_later(0, flight.fork)
         return flight
@@ -291,7 +293,7 @@ class Launcher:
         flight = self._flights[reply.sandbox_id]
         match reply:
             case Ready(fds=fds):
-                self._built(flight, fds)
+                self._built(flight, fds, reply.sandbox_id)
             case Failed(op_index=op_index, errno=errno, born=born):
                 flight.not_built(_step_of(self._program(flight.plan), op_index), errno)
                 if not born:
@@ -300,8 +302,18 @@ class Launcher:
                 flight.gone()
                 self._forget(reply.sandbox_id)
 
-    def _built(self, flight: Flight, fds: tuple[int, ...]) -> None:
+    def _built(self, flight: Flight, fds: tuple[int, ...], sandbox_id: int | None) -> None:
         scratch_fd, *rest = fds
+        if (forwarded := flight.plan.forwarded) and sandbox_id is not None:
+            count = sum(sockets for _, sockets in forwarded)
+            listeners, rest = rest[:count], rest[count:]
+            try:
+                self._ports.serve(sandbox_id, forwarded, listeners)
+            except OSError as error:
+                for fd in (scratch_fd, *rest):
+                    os.close(fd)
+                flight.not_built("forward ports of the host", error.errno or 0)
+                return
         own = self._hull(flight.plan).namespaces
         handed = [n for n in Namespace if n in own and n is not Namespace.CGROUP]
         flight.built(scratch_fd, NamespaceFds(dict(zip(handed, rest, strict=True))))
@@ -317,6 +329,7 @@ class Launcher:
 
     def _forget(self, sandbox_id: int) -> None:
         flight = self._flights.pop(sandbox_id)
+        self._ports.end(sandbox_id)
         if flight.cgroup is not None:
             flight.cgroup.remove(kill=True)
 
@@ -324,6 +337,7 @@ class Launcher:
         """In a forked test: nothing of the session is its business."""
         if self._template is not None:
             self._template.forget()
+        self._ports.forget()
         if self._supervisor is not None:
             self._supervisor.forget()
         for fd in self._cgroups.lock_fds if self._cgroups is not None else ():
@@ -352,6 +366,7 @@ class Launcher:
             if self._supervisor is not None:
                 self.loop.unwatch(self._supervisor)
                 self._supervisor.close()
+            self._ports.close()
             if self._cgroups is not None:
                 self._cgroups.close()
 

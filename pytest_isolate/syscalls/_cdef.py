@@ -5,12 +5,14 @@ from __future__ import annotations
 __all__ = ["CDEF", "SOURCE"]
 
 SYSCALLS = [
+    "bind",
     "capset",
     "chdir",
     "close",
     "fchmodat",
     "fchownat",
     "ioctl",
+    "listen",
     "mkdirat",
     "mknodat",
     "mount",
@@ -19,6 +21,7 @@ SYSCALLS = [
     "pivot_root",
     "prctl",
     "sethostname",
+    "setsockopt",
     "socket",
     "symlinkat",
     "umount2",

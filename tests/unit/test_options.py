@@ -291,6 +291,47 @@ def test_wrong_object_in_a_marker(name: str, value: object, tiny: pytest.Pyteste
     assert "\n" not in str(info.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (80, (TcpPort(80, 80),)),
+        (["8080:80", 443], (TcpPort(8080, 80), TcpPort(443, 443))),
+        (["80", 80], (TcpPort(80, 80),)),
+        (Path("/run/a.sock"), (UnixPort("/run/a.sock"),)),
+        ("//run/../run/a.sock", (UnixPort("/run/a.sock"),)),
+    ],
+)
+def test_ports(value: object, expected: object, tiny: pytest.Pytester) -> None:
+    assert build_spec(tiny.parseconfigure(), [({"ports": value}, ORIGIN)]).ports == expected
+
+
+def test_two_ports_cannot_be_one_inside(tiny: pytest.Pytester) -> None:
+    with pytest.raises(SpecError, match="port 80 inside"):
+        build_spec(tiny.parseconfigure(), [({"ports": ["8080:80", 80]}, ORIGIN)])
+
+
+def test_ports_of_the_hosts_network_are_there_anyway(tiny: pytest.Pytester) -> None:
+    config = tiny.parseconfigure("--isolate-network=host")
+    with pytest.raises(SpecError, match="--isolate-network gives the test all ports") as info:
+        build_spec(config, [({"ports": 80}, ORIGIN)])
+    assert info.value.origin == f"{ORIGIN}(ports=…)"
+
+
+def test_names_of_hosts_have_no_case_and_one_address(tiny: pytest.Pytester) -> None:
+    config = tiny.parseconfigure()
+    found = build_spec(config, [({"hosts": {"DB": "127.0.0.1", "six": "0:0::1"}}, ORIGIN)])
+    assert found.hosts == (("db", "127.0.0.1"), ("six", "::1"))
+    with pytest.raises(SpecError, match="two addresses"):
+        build_spec(config, [({"hosts": {"db": "127.0.0.1", "DB": "127.0.0.2"}}, ORIGIN)])
+
+
+@pytest.mark.parametrize(("text", "group"), [("private", ""), ("private:shop-1", "shop-1")])
+def test_private_networks(text: str, group: str, tiny: pytest.Pytester) -> None:
+    found = build_spec(tiny.parseconfigure(f"--isolate-network={text}"), [])
+    assert found.network == PrivateNetwork(group)
+    assert found.network.value == text
+
+
 def test_a_runtime_implies_a_fresh_interpreter(tiny: pytest.Pytester) -> None:
     config = tiny.parseconfigure()
     assert build_spec(config, [({"runtime": "runc"}, ORIGIN)]).start is Start.SPAWN

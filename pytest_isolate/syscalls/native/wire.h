@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-enum { WIRE_SOCKET_FD = 3, WIRE_MAX_BYTES = 192 * 1024, WIRE_MAX_SLOTS = 32, WIRE_MAX_EXPORTS = 16 };
+enum { WIRE_SOCKET_FD = 3, WIRE_MAX_BYTES = 192 * 1024, WIRE_MAX_SLOTS = 128, WIRE_MAX_EXPORTS = 64 };
 
 /* Requests, pytest -> supervisor: one datagram each. */
 enum { REQUEST_CREATE = 1, REQUEST_DESTROY = 2, REQUEST_REMEMBER_CGROUP = 3, REQUEST_REMEMBER_TREE = 4 };
