@@ -1,7 +1,8 @@
 """A program: network namespaces, joined by bridges, for a test or for the tests of a session.
 
-    wiring.py nested ['/sys/path', …]    has all rights, in a user namespace of its own
-    wiring.py plain  ['/sys/path', …]    of root, for sandboxes that root made
+    wiring.py nested SYS_PATH    for a test: in a user and a mount namespace of its own
+    wiring.py hub    SYS_PATH    for a session without privileges: its sandboxes are made in its user namespace
+    wiring.py plain  SYS_PATH    for a session of root
 
 It is told what to do on a socket, one JSON object a message, and answers each. All that it makes is in
 namespaces that nobody else holds: it is gone when this is, and this ends when its socket is closed.
@@ -109,6 +110,7 @@ class Wiring:
         self._nodes: dict[str, Node] = {}
         self._switches: list[Switch] = []
         self._parts: dict[str, int] = {}
+        self._groups: dict[str, int] = {}
         self._hosts_fd = -1
         self._port_count = 0
 
@@ -142,16 +144,24 @@ class Wiring:
         _unshare(CLONE_NEWNET)
         net_fd = _open_namespace("net")
         self._return()
-        return self.adopt_node(name, address, net_fd)
-
-    def adopt_node(self, name: str, address: str, net_fd: int) -> int:
-        """``net_fd``: a network namespace that is there, and in which this process has rights."""
         self._nodes[name] = Node(net_fd, address)
         with self._in(net_fd) as there:
             there.link("set", index=LOOPBACK, state="up")
             there.addr("add", index=LOOPBACK, address=address, prefixlen=32)
         self._tell_name(name, address)
         return net_fd
+
+    def join(self, name: str, group: str, address: str, net_fd: int) -> None:
+        """Give a network namespace that is there an interface in the network of a group."""
+        # The sandbox of an earlier attempt may be about to go.
+        for other in [name for name, node in self._nodes.items() if node.address == address]:
+            self.forget_node(other)
+        self._nodes[name] = node = Node(net_fd, address)
+        if group not in self._groups:
+            self._groups[group] = self.add_switch([], Shape())
+        own_index = self._connect(name, self._groups[group])
+        with self._in(node.net_fd) as there:
+            there.addr("add", index=own_index, address=address, prefixlen=16, broadcast="10.78.255.255")
 
     def forget_node(self, name: str) -> None:
         """It is gone, or about to be: with its namespace go its interfaces and what they are paired with."""
@@ -186,6 +196,16 @@ class Wiring:
 
     def plug(self, name: str, number: int) -> None:
         """Join a node to a switch, and tell all there about it."""
+        switch = self._switches[number]
+        self._connect(name, number)
+        self._shape(name, switch)
+        for other in switch.members:
+            if other != name:
+                self._route(name, other, number)
+                self._route(other, name, number)
+
+    def _connect(self, name: str, number: int) -> int:
+        """The index of the node's new interface, which is up."""
         switch, node = self._switches[number], self._nodes[name]
         own, port = f"eth{len(node.ports)}", f"port{self._port_count}"
         self._port_count += 1
@@ -194,7 +214,7 @@ class Wiring:
             "add", index=port_index, ifname=port, kind="veth", peer={"ifname": own, "net_ns_fd": node.net_fd}
         )
         with self._in(node.net_fd) as there:
-            own_index = there.link_lookup(ifname=own)[0]
+            own_index: int = there.link_lookup(ifname=own)[0]
             there.link("set", index=own_index, state="up")
         node.ports[number] = own_index, port_index
         switch.members.append(name)
@@ -202,11 +222,7 @@ class Wiring:
         with self._in(node.net_fd) as there:
             _await_up(there, own_index)
         _await_up(self._hub, port_index)
-        self._shape(name, switch)
-        for other in switch.members:
-            if other != name:
-                self._route(name, other, number)
-                self._route(other, name, number)
+        return own_index
 
     def _route(self, name: str, other: str, number: int) -> None:
         node, target = self._nodes[name], self._nodes[other]
@@ -274,9 +290,8 @@ def _serve(wiring: Wiring, command: dict[str, Any], fds: list[int]) -> tuple[dic
     match command:
         case {"do": "node", "name": name, "address": address}:
             return {}, [wiring.add_node(name, address)]
-        case {"do": "adopt", "name": name, "address": address, "group": group}:
-            wiring.adopt_node(name, address, fds[0])
-            wiring.plug(name, group)
+        case {"do": "join", "name": name, "group": group, "address": address}:
+            wiring.join(name, group, address, fds.pop())
         case {"do": "forget", "name": name}:
             wiring.forget_node(name)
         case {"do": "switch", "nodes": nodes, "shape": shape}:
@@ -292,7 +307,7 @@ def _serve(wiring: Wiring, command: dict[str, Any], fds: list[int]) -> tuple[dic
 
 def _begin(kind: str) -> tuple[Wiring, list[int]]:
     """And descriptors of the namespaces to enter before a node's: user, and mount if it knows the nodes."""
-    if kind == "nested":
+    if kind != "plain":
         _enter_user_namespace()
     _unshare(CLONE_NEWNET)
     from pyroute2 import IPRoute  # type: ignore[import-untyped]
