@@ -1,7 +1,7 @@
 """A program: network namespaces, joined by bridges, for a test or for the tests of a session.
 
     wiring.py nested SYS_PATH    for a test: in a user and a mount namespace of its own
-    wiring.py hub    SYS_PATH    for a session without privileges: its sandboxes are made in its user namespace
+    wiring.py hub    SYS_PATH    for a session without privileges: sandboxes are made in its user namespace
     wiring.py plain  SYS_PATH    for a session of root
 
 It is told what to do on a socket, one JSON object a message, and answers each. All that it makes is in
