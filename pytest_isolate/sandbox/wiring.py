@@ -165,13 +165,12 @@ class Wiring:
 
     def forget_node(self, name: str) -> None:
         """It is gone, or about to be: with its namespace go its interfaces and what they are paired with."""
-        node = self._nodes.pop(name, None)
+        node = self._nodes.get(name)
         if node is None:
             return
-        for number in node.ports:
-            self._switches[number].members.remove(name)
-        for _, port in node.ports.values():
-            self._hub.link("del", index=port)
+        for number in [*node.ports]:
+            self._unplug(name, self._switches[number])
+        del self._nodes[name]
         os.close(node.net_fd)
 
     def _in(self, net_fd: int) -> Any:
@@ -190,9 +189,19 @@ class Wiring:
     def add_switch(self, members: Sequence[str], shape: Shape) -> int:
         switch = Switch(len(self._switches), shape=shape)
         self._switches.append(switch)
-        for name in members:
-            self.plug(name, switch.number)
+        try:
+            for name in members:
+                self.plug(name, switch.number)
+        except Exception:
+            for name in [*switch.members]:
+                self._unplug(name, switch)
+            raise
         return switch.number
+
+    def _unplug(self, name: str, switch: Switch) -> None:
+        switch.members.remove(name)
+        _, port = self._nodes[name].ports.pop(switch.number)
+        self._hub.link("del", index=port)  # and with it the node's end, and its routes
 
     def plug(self, name: str, number: int) -> None:
         """Join a node to a switch, and tell all there about it."""
