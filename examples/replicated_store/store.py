@@ -3,8 +3,8 @@
     python store.py NAME NAME=ADDRESS NAME=ADDRESS …
 
 To write, a node asks for the newest version of the key and stores a newer one; to read, it asks for the newest
-and stores that again. It takes a majority of the nodes each time, so any two operations have a node in common
-(Attiya, Bar-Noy and Dolev, "Sharing memory robustly in message-passing systems", 1995).
+one and stores that again. It takes a majority of the nodes each time, so any two operations have a node in
+common (Attiya, Bar-Noy and Dolev, "Sharing memory robustly in message-passing systems", 1995).
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ class Server(socketserver.ThreadingTCPServer):
 def main(name: str, *others: str) -> None:
     Handler.replica = Replica(name, dict(other.split("=") for other in others))
     with Server(("", PORT), Handler) as server:
-        print("ready", flush=True)
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
         server.serve_forever()
 
 

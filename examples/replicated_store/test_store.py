@@ -1,4 +1,4 @@
-"""The store survives a partition: the fixture ``isolated_network`` has three nodes for it, and cuts the cable."""
+"""The store survives a partition: ``isolated_network`` has three nodes for it, and cuts the cable."""
 
 from __future__ import annotations
 

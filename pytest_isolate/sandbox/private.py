@@ -54,9 +54,15 @@ class PrivateNetworks:
         """Give the sandbox an interface; ``joined`` is called when it is there, or with what went wrong."""
         assert isinstance(plan.spec.network, PrivateNetwork)
         group, address = plan.spec.network.group, address_of(place)
+        message = {"do": "join", "name": str(sandbox_id), "group": group, "address": address}
         try:
             aside = self._wiring(plan)
-            aside.tell({"do": "join", "name": str(sandbox_id), "group": group, "address": address}, [net_fd])
+            try:
+                aside.tell(message, [net_fd])
+            except BrokenPipeError as error:  # somebody has killed it: tests to come have a new one
+                self._lose(aside, error)
+                aside = self._wiring(plan)
+                aside.tell(message, [net_fd])
         except (OSError, UnsupportedError) as error:
             joined(SetupError("join the private network", getattr(error, "errno", 0) or 0, str(error)))
             return
@@ -96,17 +102,20 @@ class PrivateNetworks:
         answer: dict[str, Any]
         try:
             answer, _ = aside.hear()
-        except (OSError, SetupError) as error:  # somebody has killed it
-            self._loop.unwatch(aside)
-            self._wirings = {kind: each for kind, each in self._wirings.items() if each is not aside}
-            aside.close()
-            for joined in self._waiting.pop(aside):
-                joined(SetupError("join the private network", 0, str(error)))
+        except (OSError, SetupError) as error:
+            self._lose(aside, error)
             return
         failure = None
         if "error" in answer:
             failure = SetupError("join the private network", answer["errno"], answer["error"])
         self._waiting[aside].popleft()(failure)
+
+    def _lose(self, aside: Aside, error: Exception) -> None:
+        self._loop.unwatch(aside)
+        self._wirings = {kind: each for kind, each in self._wirings.items() if each is not aside}
+        aside.close()
+        for joined in self._waiting.pop(aside):
+            joined(SetupError("join the private network", 0, str(error)))
 
     def forget(self) -> None:
         """In a forked child."""
