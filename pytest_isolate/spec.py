@@ -202,3 +202,15 @@ class Spec:
     exclusive: bool = False  #: no other test runs at the same time (of this pytest)
     watch: Watch = Watch.REPORT
     allow: tuple[Kind, ...] = ()  #: kinds of violations that are not held against this test
+
+    @property
+    def declared(self) -> dict[str, object]:
+        """What the test said that it needs of the network, as the user writes it; nothing by default."""
+        found: dict[str, object] = {}
+        if self.network is not Network.NONE:
+            found["network"] = self.network.value
+        if self.ports:
+            found["ports"] = [str(port) for port in self.ports]
+        if self.hosts:
+            found["hosts"] = dict(self.hosts)
+        return found

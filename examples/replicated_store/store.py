@@ -2,7 +2,7 @@
 
     python store.py NAME NAME=ADDRESS NAME=ADDRESS …
 
-To write, a node asks for the newest version of the key and stores a newer one; to read, it asks for the newest
+To write, a node asks for the newest version of a key and stores a newer one; to read, it asks for the newest
 one and stores that again. It takes a majority of the nodes each time, so any two operations have a node in
 common (Attiya, Bar-Noy and Dolev, "Sharing memory robustly in message-passing systems", 1995).
 """

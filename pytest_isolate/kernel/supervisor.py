@@ -17,7 +17,7 @@ from pytest_isolate.syscalls.program import Program
 
 __all__ = ["CONTAINER_INIT", "Failed", "Gone", "Ready", "Supervisor"]
 
-REQUEST = struct.Struct("=IIQQII")
+REQUEST = struct.Struct("=IIQQIIII")
 REPLY = struct.Struct("=IIQii")
 EXECUTABLE = Path(pytest_isolate.syscalls.__file__).with_name("isolate-supervisor")
 CONTAINER_INIT = EXECUTABLE.with_name("isolate-init")  #: of containers that an OCI runtime makes
@@ -116,7 +116,7 @@ class Supervisor:
         self, kind: int, op_count: int, sandbox_id: int, flags: int, payload: bytes, inside: int = 0
     ) -> None:
         data_bytes = len(payload) - op_count * OP_BYTES
-        message = REQUEST.pack(kind, op_count, sandbox_id, flags, data_bytes, inside) + payload
+        message = REQUEST.pack(kind, op_count, sandbox_id, flags, data_bytes, 0, inside, 0) + payload
         try:
             self._socket.send(message)
         except OSError as error:

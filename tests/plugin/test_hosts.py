@@ -33,6 +33,9 @@ def test_names_resolve(run: Runner) -> None:
         """
     )
     assert inner.outcomes == {"passed": 2}
+    declared = {"hosts": {"db": "127.0.0.1", "api.example.org": "127.0.0.2", "six": "::1"}}
+    assert inner.record("test_names")["declared"] == declared
+    assert inner.record("test_no_names")["declared"] is None
 
 
 def test_from_command_line_and_ini(run: Runner, pytester: pytest.Pytester) -> None:

@@ -181,6 +181,7 @@ def test_ports_of_the_host_are_for_the_loopback_alone(run: Runner) -> None:
         "--isolate-ports=9",
     )
     assert inner.outcomes == {"passed": 1}
+    assert inner.record("test_it")["declared"] == {"network": "private", "ports": ["9"]}
 
 
 def test_a_wiring_that_was_killed(run: Runner) -> None:

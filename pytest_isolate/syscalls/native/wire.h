@@ -16,7 +16,9 @@ struct request {
     uint64_t id;          /* CREATE, DESTROY: pytest's name for the sandbox */
     uint64_t clone_flags; /* CREATE: namespaces of the new init */
     uint32_t data_bytes;  /* then this many bytes that the ops point into, or a path to REMEMBER */
-    uint32_t inside;      /* CREATE: a process in whose user namespace it is made, or 0 */
+    uint32_t reserved;
+    uint32_t inside; /* CREATE: a process in whose user namespace it is made, or 0 */
+    uint32_t unused;
 };
 
 /* Replies, supervisor -> pytest. */
