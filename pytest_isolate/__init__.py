@@ -12,23 +12,41 @@ if TYPE_CHECKING:
     from pytest_isolate.errors import IsolateError, SpecError, UnsupportedError
     from pytest_isolate.outcome import Outcome
     from pytest_isolate.runner.isolation import Isolation
+    from pytest_isolate.runner.topology import IsolatedNetwork, Link, Node
     from pytest_isolate.runner.voyage import Sandbox
-    from pytest_isolate.spec import Fixtures, Limits, Network, Scope, Spec, Start, User
+    from pytest_isolate.spec import (
+        Fixtures,
+        Limits,
+        Network,
+        PrivateNetwork,
+        Scope,
+        Spec,
+        Start,
+        TcpPort,
+        UnixPort,
+        User,
+    )
     from pytest_isolate.usage import CgroupUsage, Usage
 
 __all__ = [
     "CgroupUsage",
     "Fixtures",
     "IsolateError",
+    "IsolatedNetwork",
     "Isolation",
     "Limits",
+    "Link",
     "Network",
+    "Node",
     "Outcome",
+    "PrivateNetwork",
     "Sandbox",
     "Scope",
     "Spec",
     "SpecError",
     "Start",
+    "TcpPort",
+    "UnixPort",
     "UnsupportedError",
     "Usage",
     "User",
@@ -38,15 +56,21 @@ _HOMES = {
     "CgroupUsage": "usage",
     "Fixtures": "spec",
     "IsolateError": "errors",
+    "IsolatedNetwork": "runner.topology",
     "Isolation": "runner.isolation",
     "Limits": "spec",
+    "Link": "runner.topology",
     "Network": "spec",
+    "Node": "runner.topology",
     "Outcome": "outcome",
+    "PrivateNetwork": "spec",
     "Sandbox": "runner.voyage",
     "Scope": "spec",
     "Spec": "spec",
     "SpecError": "errors",
     "Start": "spec",
+    "TcpPort": "spec",
+    "UnixPort": "spec",
     "UnsupportedError": "errors",
     "Usage": "usage",
     "User": "spec",

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
+from pytest_isolate.declared import parse_hosts, parse_network, parse_ports
 from pytest_isolate.units import (
     format_cpus,
     format_duration,
@@ -33,7 +34,6 @@ from pytest_isolate.values import (
     parse_fixtures,
     parse_hostname,
     parse_jobs,
-    parse_network,
     parse_optional_path,
     parse_patterns,
     parse_rootfs,
@@ -163,8 +163,23 @@ OPTIONS: tuple[Option, ...] = (
         "wall-clock time of setup, call and teardown together, as in 500ms, 10s or 2m",
     ),
     Option(
-        name="network", field="network", metavar="none|host", parse=parse_network, default="none",
-        help="none: a loopback interface of its own and nothing else; host: the host's network",
+        name="network", field="network", metavar="none|host|private[:GROUP]", parse=parse_network,
+        default="none",
+        help="none: a loopback interface of its own and nothing else; host: the host's network; private: "
+        "a loopback interface, and one to the tests of the same group that run at the same time",
+    ),
+    Option(
+        name="ports", field="ports", form="lines", metavar="PORT|HOST:INSIDE|/SOCKET", parse=parse_ports,
+        default=(), default_text="none",
+        help="ports of the host's loopback that the test finds on its own, with the same number or with "
+        "INSIDE, and Unix sockets of the host, at the same path; repeat the flag, one per line in ini, "
+        "a list in the marker",
+    ),
+    Option(
+        name="hosts", field="hosts", form="lines", metavar="NAME=ADDRESS", parse=parse_hosts,
+        default=(), default_text="none",
+        help="names of hosts, and their addresses, for the test's /etc/hosts, as in db=127.0.0.1; repeat the "
+        "flag, one per line in ini, a mapping {NAME: ADDRESS} in the marker",
     ),
     Option(
         name="rootfs", field="rootfs", metavar="host|PATH|IMAGE", parse=parse_rootfs, default="host",

@@ -9,7 +9,10 @@ import pytest
 from pytest_isolate import hookspecs, lifecycle, options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pytest_isolate.runner.isolation import Isolation
+    from pytest_isolate.runner.topology import IsolatedNetwork
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -57,6 +60,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     return lifecycle.header(config)
+
+
+@pytest.fixture
+def isolated_network() -> Iterator[IsolatedNetwork]:
+    """Nodes with networks of their own inside the test's sandbox, joined by links."""
+    from pytest_isolate.runner.isolation import current_isolation
+    from pytest_isolate.runner.topology import open_network
+
+    with open_network(current_isolation()) as network:
+        yield network
 
 
 @pytest.fixture

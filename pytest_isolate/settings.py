@@ -104,6 +104,7 @@ def build_spec(config: pytest.Config, marker_kwargs: MarkerKwargs) -> Spec:
     if limits.get("memory_bytes") is not None:
         limits.setdefault("swap_bytes", 0)
     _imply_spawn(fields, origins)
+    _refuse_ports_of_ones_own(fields, origins)
     return Spec(limits=Limits(**limits), **fields)
 
 
@@ -114,6 +115,14 @@ def _imply_spawn(fields: dict[str, Any], origins: Mapping[str, str]) -> None:
     if runtime != NATIVE and fields.setdefault("start", Start.SPAWN) is not Start.SPAWN:
         why = f"{runtime} cannot start a copy of pytest, which {origins['start']} asks for"
         raise SpecError(f"{why}; say start=spawn there, or nothing", origin=origins["runtime"])
+
+
+def _refuse_ports_of_ones_own(fields: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    from pytest_isolate.spec import Network
+
+    if fields.get("ports") and fields.get("network") is Network.HOST:
+        why = f"{origins['network']} gives the test all ports of the host"
+        raise SpecError(f"{why}; leave ports away, or say network=none", origin=origins["ports"])
 
 
 def _setting(config: pytest.Config, option: Option) -> _Setting:

@@ -18,10 +18,14 @@ __all__ = [
     "Limits",
     "Network",
     "PathRootfs",
+    "Port",
+    "PrivateNetwork",
     "Rootfs",
     "Scope",
     "Spec",
     "Start",
+    "TcpPort",
+    "UnixPort",
     "User",
     "Watch",
 ]
@@ -36,6 +40,42 @@ class Network(Enum):
 
     NONE = "none"  #: a namespace with nothing but ``lo``, which is up
     HOST = "host"  #: the host's network namespace
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateNetwork:
+    """``lo``, and ``eth0`` at a bridge where tests of one group that run at the same time meet each other."""
+
+    group: str = ""
+
+    @property
+    def value(self) -> str:
+        """As it is written: ``private`` or ``private:GROUP``."""
+        return f"private:{self.group}" if self.group else "private"
+
+
+@dataclass(frozen=True, slots=True)
+class TcpPort:
+    """A port of the host's loopback that a test finds on its own."""
+
+    host: int
+    inside: int
+
+    def __str__(self) -> str:
+        return str(self.host) if self.host == self.inside else f"{self.host}:{self.inside}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixPort:
+    """A Unix socket of the host that a test finds at the same path."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+Port = TcpPort | UnixPort
 
 
 class User(Enum):
@@ -144,7 +184,9 @@ class Spec:
     """All that a user can ask for one test."""
 
     limits: Limits = field(default_factory=Limits)
-    network: Network = Network.NONE
+    network: Network | PrivateNetwork = Network.NONE
+    ports: tuple[Port, ...] = ()  #: of the host, that a network of one's own reaches nevertheless
+    hosts: tuple[tuple[str, str], ...] = ()  #: (name, address) in addition to the root's own /etc/hosts
     rootfs: Rootfs = field(default_factory=HostRootfs)
     readonly: bool = False  #: the root refuses writes (EROFS) in place of throwing them away
     binds: tuple[Bind, ...] = ()
@@ -160,3 +202,15 @@ class Spec:
     exclusive: bool = False  #: no other test runs at the same time (of this pytest)
     watch: Watch = Watch.REPORT
     allow: tuple[Kind, ...] = ()  #: kinds of violations that are not held against this test
+
+    @property
+    def declared(self) -> dict[str, object]:
+        """What the test said that it needs of the network, as the user writes it; nothing by default."""
+        found: dict[str, object] = {}
+        if self.network is not Network.NONE:
+            found["network"] = self.network.value
+        if self.ports:
+            found["ports"] = [str(port) for port in self.ports]
+        if self.hosts:
+            found["hosts"] = dict(self.hosts)
+        return found

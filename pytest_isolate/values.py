@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         Environment,
         EnvMode,
         Fixtures,
-        Network,
         Rootfs,
         Scope,
         Start,
@@ -44,7 +43,6 @@ __all__ = [
     "parse_fixtures",
     "parse_hostname",
     "parse_jobs",
-    "parse_network",
     "parse_optional_path",
     "parse_path",
     "parse_patterns",
@@ -121,12 +119,6 @@ def parse_allow(value: object) -> tuple[Kind, ...]:
     from pytest_isolate.violation import Kind
 
     return tuple(dict.fromkeys(member(Kind, kind) for kind in _lines(value, "a kind, as in threads")))
-
-
-def parse_network(value: object) -> Network:
-    from pytest_isolate.spec import Network
-
-    return member(Network, value)
 
 
 def parse_user(value: object) -> User:

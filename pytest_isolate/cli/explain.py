@@ -31,6 +31,7 @@ from pytest_isolate.spec import (
     ImageRootfs,
     Limits,
     PathRootfs,
+    PrivateNetwork,
     Spec,
     Start,
 )
@@ -221,7 +222,7 @@ def _show(option: Option, spec: Spec) -> str:
             return "no cap"
         case bool():
             return "yes" if value else "no"
-        case Enum():
+        case Enum() | PrivateNetwork():
             return str(value.value)
         case HostRootfs():
             return "host"
@@ -232,7 +233,7 @@ def _show(option: Option, spec: Spec) -> str:
         case Environment():
             return _environment(value)
         case tuple():
-            return " ".join(_bind(bind) for bind in value) or "none"
+            return " ".join(map(_entry, value)) or "none"
         case _:
             return _quantity(field, value)
 
@@ -243,6 +244,18 @@ def _quantity(field: str, value: Any) -> str:
     if field.endswith("_s"):
         return units.format_duration(value)
     return units.format_cpus(value) if field == "cpus" else str(value)
+
+
+def _entry(entry: object) -> str:
+    match entry:
+        case Bind():
+            return _bind(entry)
+        case Enum():
+            return str(entry.value)
+        case (name, address):
+            return f"{name}={address}"
+        case _:
+            return str(entry)
 
 
 def _bind(bind: Bind) -> str:

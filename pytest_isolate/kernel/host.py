@@ -73,6 +73,10 @@ class Host:
         return tuple(name for name in wanted if os.path.exists(f"/dev/{name}"))
 
     @cached_property
+    def has_ipv6(self) -> bool:
+        return os.path.exists(f"{self.proc}/net/if_inet6")
+
+    @cached_property
     def memory_bytes(self) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -94,6 +98,12 @@ class Host:
 
     def is_directory(self, path: str) -> bool:
         return os.path.isdir(path)
+
+    def is_socket(self, path: str) -> bool:
+        try:
+            return stat.S_ISSOCK(os.stat(path).st_mode)
+        except OSError:
+            return False
 
     def is_readable(self, path: str) -> bool:
         return os.access(path, os.R_OK)

@@ -17,7 +17,7 @@ from pytest_isolate.syscalls.program import Program
 
 __all__ = ["CONTAINER_INIT", "Failed", "Gone", "Ready", "Supervisor"]
 
-REQUEST = struct.Struct("=IIQQII")
+REQUEST = struct.Struct("=IIQQIIII")
 REPLY = struct.Struct("=IIQii")
 EXECUTABLE = Path(pytest_isolate.syscalls.__file__).with_name("isolate-supervisor")
 CONTAINER_INIT = EXECUTABLE.with_name("isolate-init")  #: of containers that an OCI runtime makes
@@ -90,11 +90,14 @@ class Supervisor:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def create(self, clone_flags: int, program: Program) -> int:
-        """Have a sandbox built; :class:`Ready` or :class:`Failed` with the returned id will follow."""
+    def create(self, clone_flags: int, program: Program, inside: int = 0) -> int:
+        """Have a sandbox built; :class:`Ready` or :class:`Failed` with the returned id will follow.
+
+        ``inside``: a process of the caller's in whose user namespace it is made, or 0.
+        """
         self._next_id += 1
         op_count, payload = program.pack()
-        self._send(lib.REQUEST_CREATE, op_count, self._next_id, clone_flags, payload)
+        self._send(lib.REQUEST_CREATE, op_count, self._next_id, clone_flags, payload, inside)
         return self._next_id
 
     def destroy(self, sandbox_id: int) -> None:
@@ -109,9 +112,11 @@ class Supervisor:
         """Have a directory tree removed at the end, whatever ends pytest."""
         self._send(lib.REQUEST_REMEMBER_TREE, 0, 0, 0, os.fsencode(path))
 
-    def _send(self, kind: int, op_count: int, sandbox_id: int, flags: int, payload: bytes) -> None:
+    def _send(
+        self, kind: int, op_count: int, sandbox_id: int, flags: int, payload: bytes, inside: int = 0
+    ) -> None:
         data_bytes = len(payload) - op_count * OP_BYTES
-        message = REQUEST.pack(kind, op_count, sandbox_id, flags, data_bytes, 0) + payload
+        message = REQUEST.pack(kind, op_count, sandbox_id, flags, data_bytes, 0, inside, 0) + payload
         try:
             self._socket.send(message)
         except OSError as error:

@@ -165,6 +165,7 @@ class _FreshSession:
             cgroup_version=facts["cgroup_version"],
             cgroup_paths=tuple(facts["cgroup_paths"]),
             missing=tuple(facts["missing"]),
+            peers=facts["peers"],
             _channel=self._child.channel,
         )
 

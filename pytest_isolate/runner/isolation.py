@@ -5,14 +5,21 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import fcntl
+import socket
+import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.messages import UsageAnswer, UsageQuestion
-from pytest_isolate.spec import Limits, Spec
+from pytest_isolate.spec import Limits, PrivateNetwork, Spec
 from pytest_isolate.usage import CgroupUsage
 
 __all__ = ["Isolation", "current_isolation", "enter_isolation"]
+
+
+SIOCGIFADDR = 0x8915  # linux/sockios.h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +31,8 @@ class Isolation:
     cgroup_version: str | None = None  #: "v1", "v2" or "hybrid"
     cgroup_paths: tuple[str, ...] = ()  #: on the host, one per hierarchy
     missing: tuple[str, ...] = ()  #: what ``--isolate-missing=degrade`` did without
+    #: With a private network: addresses of all tests of the group, by node id, whether they run now or not.
+    peers: Mapping[str, str] = field(default_factory=dict)
     _channel: ChildEnd | None = field(default=None, repr=False)
 
     def __bool__(self) -> bool:
@@ -35,6 +44,16 @@ class Isolation:
     @property
     def limits(self) -> Limits:
         return self.spec.limits
+
+    @property
+    def address(self) -> str | None:
+        """Its own in the private network (IPv4); None without one."""
+        if not isinstance(self.spec.network, PrivateNetwork):
+            return None
+        request = struct.pack("=16s240x", b"eth0")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            # netdevice(7): a struct ifreq with a struct sockaddr_in
+            return socket.inet_ntoa(fcntl.ioctl(control, SIOCGIFADDR, request)[20:24])
 
     def usage(self) -> CgroupUsage:
         """What the test used so far, as its cgroup counts; asks pytest, and waits for the answer.

@@ -24,7 +24,7 @@ __all__ = ["PREFIX", "SCHEMA", "attach", "attach_stages", "record_of"]
 PREFIX = "isolate."
 SCHEMA = 1
 #: Fields that are not a number or a word travel as JSON.
-STRUCTURED = ("enforced", "violations", "stages")
+STRUCTURED = ("declared", "enforced", "violations", "stages")
 
 
 def attach(
@@ -34,6 +34,7 @@ def attach(
     usage: Usage,
     evidence: Evidence,
     violations: Iterable[Violation] | None = None,
+    declared: Mapping[str, object] | None = None,
     worker: str,
     kept: str | None = None,
     sandbox: str | None = None,
@@ -52,6 +53,7 @@ def attach(
         "signal": signal_name(outcome.signal) if isinstance(outcome, Signaled) else None,
         **{field.name: _rounded(getattr(usage, field.name)) for field in dataclasses.fields(Usage)},
         "violations": None if violations is None else _json([v.to_dict() for v in violations]),
+        "declared": _json(declared) if declared else None,
         "enforced": _json(evidence.to_dict()),
         "worker": worker,
         "sandbox": sandbox,
@@ -93,6 +95,7 @@ FIELDS = (
     "signal",
     *(field.name for field in dataclasses.fields(Usage)),
     "violations",
+    "declared",
     "enforced",
     "worker",
     "sandbox",

@@ -291,6 +291,7 @@ class _ItemLog:
             violations=self._violations
             if voyage is not None and voyage.spec.watch is not Watch.OFF
             else None,
+            declared=voyage.spec.declared if voyage is not None else None,
             sandbox=voyage.name if voyage is not None else None,
             kept=voyage.salvaged.kept if voyage is not None else None,
             worker=_worker_name(),

@@ -26,12 +26,13 @@ from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.readback import namespace_inodes
 from pytest_isolate.runner import pytest_private
 from pytest_isolate.runner.capacity import ONE_BY_ONE, Capacity
-from pytest_isolate.runner.fixtures import Ownership
+from pytest_isolate.runner.fixtures import Ownership, sandbox_node
 from pytest_isolate.sandbox import confinement
 from pytest_isolate.sandbox.launch import Launcher
 from pytest_isolate.sandbox.lending import Workspace
 from pytest_isolate.sandbox.plan import Plan, make_plan, seen_as
-from pytest_isolate.spec import NATIVE, HostRootfs, Spec, Start
+from pytest_isolate.sandbox.private import address_of
+from pytest_isolate.spec import NATIVE, HostRootfs, Network, PrivateNetwork, Spec, Start
 from pytest_isolate.values import Keep, Missing, Pull
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class IsolateSession:
         self._fresh_fixtures = fresh_fixtures
         self._ownerships: dict[Spec, Ownership] = {}
         self._places: dict[pytest.Item, int] = {}
+        self._peers: dict[PrivateNetwork, dict[str, str]] = {}
         self.host = Host()
         self.launcher = Launcher(self.host)
         self.inodes = namespace_inodes()
@@ -144,6 +146,21 @@ class IsolateSession:
         if spec not in self._ownerships:
             self._ownerships[spec] = Ownership(spec, self._fresh_fixtures)
         return self._ownerships[spec]
+
+    def peers(self, item: pytest.Item, network: Network | PrivateNetwork) -> dict[str, str]:
+        """Addresses of the tests of a private network, by node id."""
+        if not isinstance(network, PrivateNetwork):
+            return {}
+        if network not in self._peers:
+            found: dict[str, str] = {}
+            first: dict[Any, int] = {}  # of the tests that share a sandbox
+            for place, each in enumerate(item.session.items):
+                spec = self.spec_of(each)
+                if isinstance(spec, Spec) and spec.network == network:
+                    node = sandbox_node(each, spec.scope)
+                    found[each.nodeid] = address_of(first.setdefault(node, place))
+            self._peers[network] = found
+        return self._peers[network]
 
     def random_state(self, item: pytest.Item) -> Any:
         """The state of ``random`` for a test: pytest's own.

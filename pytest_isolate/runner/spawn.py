@@ -190,6 +190,7 @@ def _job(
             "cgroup_version": isolation.cgroup_version,
             "cgroup_paths": isolation.cgroup_paths,
             "missing": isolation.missing,
+            "peers": dict(isolation.peers),
         },
         worker_input=_plain(worker_input) if worker_input is not None else None,
         born_s=child.born_s,

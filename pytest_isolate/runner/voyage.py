@@ -371,6 +371,7 @@ class Voyage:
             cgroup_version=self._session.launcher.cgroup_version,
             cgroup_paths=self._cgroup_paths,
             missing=self._plan.missing,
+            peers=self._session.peers(self.run.item, self._plan.spec.network),
             _channel=channel,
         )
 

@@ -33,6 +33,7 @@ from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import Namespace, clone_flags
 from pytest_isolate.kernel.supervisor import Failed, Gone, Ready, Supervisor
 from pytest_isolate.sandbox.birth import Forked
+from pytest_isolate.sandbox.connections import Connections
 from pytest_isolate.sandbox.enter import NamespaceFds
 from pytest_isolate.sandbox.flight import Flight
 from pytest_isolate.sandbox.loop import Loop
@@ -65,6 +66,7 @@ class Launcher:
         self._programs: dict[int, tuple[Plan, Program]] = {}  # by id of the plan, which is kept alive
         self._flights: dict[int, Flight] = {}  # built or being built, by sandbox id
         self._pool = Pool()
+        self._connections = Connections(self.loop)
         self._template: Template | None = None
         self._count = 0
         self._trials: dict[int, SetupError | None] = {}
@@ -174,8 +176,9 @@ class Launcher:
         )
         if berth.sandbox_id is not None:
             self._flights[berth.sandbox_id] = flight
+            self._connections.expect(berth.sandbox_id, item)
         if (fds := berth.fds) is not None:
-            self.loop.call_later(0, lambda: self._built(flight, fds))
+            self.loop.call_later(0, lambda: self._built(flight, fds, berth.sandbox_id))
         elif berth.sandbox_id is None:
             self.loop.call_later(0, flight.fork)
         return flight
@@ -230,11 +233,12 @@ class Launcher:
         return self._containers
 
     def _create(self, plan: Plan) -> int:
+        flags, inside = clone_flags(_cloned(self._hull(plan))), self._connections.user_namespace_of(plan)
         try:
-            return self._get_supervisor().create(clone_flags(_cloned(self._hull(plan))), self._program(plan))
+            return self._get_supervisor().create(flags, self._program(plan), inside)
         except SupervisorError:
             self._lose_supervisor()  # somebody killed it: nobody but its own sandboxes is hurt
-            return self._get_supervisor().create(clone_flags(_cloned(self._hull(plan))), self._program(plan))
+            return self._get_supervisor().create(flags, self._program(plan), inside)
 
     def _program(self, plan: Plan) -> Program:
         if id(plan) not in self._programs:
@@ -291,7 +295,7 @@ class Launcher:
         flight = self._flights[reply.sandbox_id]
         match reply:
             case Ready(fds=fds):
-                self._built(flight, fds)
+                self._built(flight, fds, reply.sandbox_id)
             case Failed(op_index=op_index, errno=errno, born=born):
                 flight.not_built(_step_of(self._program(flight.plan), op_index), errno)
                 if not born:
@@ -300,11 +304,21 @@ class Launcher:
                 flight.gone()
                 self._forget(reply.sandbox_id)
 
-    def _built(self, flight: Flight, fds: tuple[int, ...]) -> None:
+    def _built(self, flight: Flight, fds: tuple[int, ...], sandbox_id: int | None) -> None:
         scratch_fd, *rest = fds
         own = self._hull(flight.plan).namespaces
         handed = [n for n in Namespace if n in own and n is not Namespace.CGROUP]
-        flight.built(scratch_fd, NamespaceFds(dict(zip(handed, rest, strict=True))))
+
+        def connected(namespaces: list[int], failure: SetupError | None) -> None:
+            if failure is None and sandbox_id in self._flights:
+                flight.built(scratch_fd, NamespaceFds(dict(zip(handed, namespaces, strict=True))))
+                return
+            for fd in (scratch_fd, *namespaces):
+                os.close(fd)
+            if failure is not None and sandbox_id in self._flights:
+                flight.not_built(failure.step, failure.errno)
+
+        self._connections.connect(sandbox_id, flight.plan, rest, handed, connected)
 
     def _dispatch_to_berth(self, reply: Ready | Failed | Gone) -> None:
         match reply:
@@ -317,6 +331,7 @@ class Launcher:
 
     def _forget(self, sandbox_id: int) -> None:
         flight = self._flights.pop(sandbox_id)
+        self._connections.end(sandbox_id)
         if flight.cgroup is not None:
             flight.cgroup.remove(kill=True)
 
@@ -324,6 +339,7 @@ class Launcher:
         """In a forked test: nothing of the session is its business."""
         if self._template is not None:
             self._template.forget()
+        self._connections.forget()
         if self._supervisor is not None:
             self._supervisor.forget()
         for fd in self._cgroups.lock_fds if self._cgroups is not None else ():
@@ -352,6 +368,7 @@ class Launcher:
             if self._supervisor is not None:
                 self.loop.unwatch(self._supervisor)
                 self._supervisor.close()
+            self._connections.close()
             if self._cgroups is not None:
                 self._cgroups.close()
 

@@ -12,7 +12,7 @@ from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.process import ROOT_CAPABILITIES, Capability
 from pytest_isolate.kernel.tree import Tree
-from pytest_isolate.sandbox import steps
+from pytest_isolate.sandbox import reach, steps
 from pytest_isolate.sandbox.confinement import Confinement
 from pytest_isolate.sandbox.guest import Environ, environ_of, user_of
 from pytest_isolate.sandbox.lending import Workspace, libraries, loader_command, place_in
@@ -67,8 +67,18 @@ class Plan:
     @property
     def placeholders(self) -> frozenset[str]:
         """Empty files in the layers that only carry a mount."""
-        binds = (step for step in self.steps if isinstance(step, steps.MountBind))
-        return frozenset(step.target for step in binds if step.is_file and step.make_target)
+        binds = (step for step in self.steps if isinstance(step, steps.MountBind | reach.MountHosts))
+        return frozenset(
+            step.target
+            for step in binds
+            if isinstance(step, reach.MountHosts) or (step.is_file and step.make_target)
+        )
+
+    @property
+    def forwarded(self) -> tuple[tuple[int, int], ...]:
+        """(port of the host, number of sockets) of what the init hands out for ports, in order."""
+        found = (step for step in self.steps if isinstance(step, reach.ListenOn))
+        return tuple((step.port.host, len(step.addresses)) for step in found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +101,7 @@ class _Given:
 
 def make_plan(spec: Spec, host: Host, workspace: Workspace, image: Image | None = None) -> Plan:
     """Decide everything; do nothing. ``image``: what the Spec's rootfs stands for, if that is one."""
+    reach.check(spec)
     own = frozenset(Namespace)
     if spec.network is Network.HOST:
         own -= {Namespace.NET}
@@ -208,6 +219,7 @@ def _in_root(given: _Given) -> Iterator[Step]:
     yield steps.ChangeRoot()
     if Namespace.NET in given.own:
         yield steps.LoopbackUp()
+        yield from reach.listeners(given.spec, given.host)
     yield steps.SetHostname(given.spec.hostname)
 
 

@@ -12,7 +12,7 @@ from pytest_isolate.kernel.mounts import MountPoint
 from pytest_isolate.kernel.overlay import LOWER_TYPES
 from pytest_isolate.kernel.supervisor import CONTAINER_INIT
 from pytest_isolate.kernel.tree import Tree
-from pytest_isolate.sandbox import steps
+from pytest_isolate.sandbox import reach, steps
 from pytest_isolate.sandbox.lending import Workspace, is_below, lend, place_in
 from pytest_isolate.sandbox.steps import Step
 from pytest_isolate.spec import NATIVE, HostRootfs, ImageRootfs, Network, PathRootfs, Spec, User
@@ -62,10 +62,13 @@ def root_steps(spec: Spec, host: Host, workspace: Workspace, tree: Tree, user_fi
                 for path in workspace.writable
             ),
             *(_container_init(places[-1]) if contained else ()),
+            *_sockets(spec, host, tree),
             *_binds(spec, host, tree),
         ],
         key=lambda step: step.target.count("/"),
     )
+    if spec.hosts:
+        yield reach.MountHosts(place_in(tree, "/etc/hosts"), reach.hosts_text(spec, tree))
 
 
 def _system(spec: Spec, host: Host, user_first: bool, places: list[str]) -> Iterator[Step]:
@@ -81,7 +84,7 @@ def _system(spec: Spec, host: Host, user_first: bool, places: list[str]) -> Iter
     yield steps.MountScratch(var_tmp, 0o1777)
     yield steps.MountScratch(run, 0o755)
     yield steps.MakeDirectory(f"{run}/lock", 0o1777)
-    if spec.network is Network.NONE and not user_first:
+    if spec.network is not Network.HOST and not user_first:
         yield steps.OpenLowPorts()
 
 
@@ -213,6 +216,12 @@ def _name_service(spec: Spec, host: Host) -> list[str]:
     """With the host's network: where /etc/resolv.conf leads (systemd-resolved keeps it in /run)."""
     target = os.path.dirname(os.path.realpath("/etc/resolv.conf"))
     return [target] if spec.network is Network.HOST and host.is_directory(target) else []
+
+
+def _sockets(spec: Spec, host: Host, tree: Tree) -> Iterator[steps.MountBind]:
+    for source, target in reach.sockets(spec, host):
+        place = _target(spec, tree, target)
+        yield steps.MountBind(source, place, readonly=True, is_file=True, make_target=True)
 
 
 def _binds(spec: Spec, host: Host, tree: Tree) -> Iterator[steps.MountBind]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pytest_isolate import units
 from pytest_isolate.kernel import mounts, namespaces, network, overlay, process
 from pytest_isolate.kernel.namespaces import Namespace
+from pytest_isolate.sandbox import reach
 from pytest_isolate.sandbox.oci import stage
 from pytest_isolate.sandbox.oci.stage import LendCgroups, Stage
 from pytest_isolate.sandbox.written import Layer
@@ -199,6 +200,8 @@ Step = (
     | EnterUserNamespace
     | HandOut
     | Seal
+    | reach.ListenOn
+    | reach.MountHosts
     | Stage
     | LendCgroups
 )
@@ -236,9 +239,7 @@ def apply(step: Step, program: Program) -> None:
         case MountBind():
             _mount_bind(program, step)
         case MountScratch(target, mode):
-            directory = _scratch_directory(target)
-            mounts.make_directory(program, directory, mode=mode)
-            mounts.bind(program, directory, NEW + target)
+            _mount_scratch(program, target, mode)
         case MountProc(target):
             _mount_proc(program, NEW + target)
         case MountSys(target, fresh):
@@ -264,6 +265,8 @@ def apply(step: Step, program: Program) -> None:
                 namespaces.export_namespace(program, namespace)
         case Seal():
             process.seal(program)
+        case reach.ListenOn() | reach.MountHosts():
+            reach.apply(step, program, NEW)
         case Stage() | LendCgroups():
             stage.apply(step, program)
 
@@ -311,6 +314,8 @@ def describe(step: Step) -> str:
             return f"hand out the namespaces {', '.join(n.value for n in wanted)}"
         case Seal():
             return "drop the init's capabilities, set no_new_privs, die with the supervisor"
+        case reach.ListenOn() | reach.MountHosts():
+            return reach.describe(step)
         case Stage() | LendCgroups():
             return stage.describe(step)
 
@@ -328,6 +333,12 @@ def layer_of(step: Step) -> Layer | None:
 
 def _scratch_directory(target: str) -> str:
     return "/scratch/" + target.strip("/").replace("/", "-")
+
+
+def _mount_scratch(program: Program, target: str, mode: int) -> None:
+    directory = _scratch_directory(target)
+    mounts.make_directory(program, directory, mode=mode)
+    mounts.bind(program, directory, NEW + target)
 
 
 def _make_scratch(program: Program, size_bytes: int) -> None:

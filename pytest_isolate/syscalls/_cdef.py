@@ -5,12 +5,14 @@ from __future__ import annotations
 __all__ = ["CDEF", "SOURCE"]
 
 SYSCALLS = [
+    "bind",
     "capset",
     "chdir",
     "close",
     "fchmodat",
     "fchownat",
     "ioctl",
+    "listen",
     "mkdirat",
     "mknodat",
     "mount",
@@ -19,6 +21,7 @@ SYSCALLS = [
     "pivot_root",
     "prctl",
     "sethostname",
+    "setsockopt",
     "socket",
     "symlinkat",
     "umount2",
@@ -126,6 +129,7 @@ CDEF = (
     int isolate_enter(const struct enter_plan *plan, struct enter_result *result);
     int isolate_interrupt(int pid, int signal_number);
     int isolate_unshare_user(int parent_pid);
+    int isolate_enter_node(int user_fd, int mnt_fd, int net_fd);
     int isolate_tell_entered(int channel_fd);
     void *dlopen(const char *name, int flags);
     int isolate_open_in_root(int root_fd, const char *path, int flags);

@@ -14,6 +14,7 @@ LAYERS = {
     "errors": 0,
     "units": 0,
     "values": 0,
+    "declared": 0,
     "spec": 0,
     "outcome": 0,
     "usage": 0,

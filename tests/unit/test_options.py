@@ -23,9 +23,12 @@ from pytest_isolate.spec import (
     Limits,
     Network,
     PathRootfs,
+    PrivateNetwork,
     Scope,
     Spec,
     Start,
+    TcpPort,
+    UnixPort,
     User,
     Watch,
 )
@@ -46,6 +49,8 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
     "tmp_size": ("4K", 4096, 4096),
     "timeout": ("500ms", 0.5, 0.5),
     "network": ("host", "host", Network.HOST),
+    "ports": ("5432", [5432], (TcpPort(5432, 5432),)),
+    "hosts": ("db=127.0.0.1", {"db": "127.0.0.1"}, (("db", "127.0.0.1"),)),
     "rootfs": ("image", Path("image"), PathRootfs("ROOT/image", "image")),
     "readonly": ("", True, True),
     "binds": (
@@ -191,7 +196,20 @@ WRONG = [
     ("pids", "1.5", "whole number"),
     ("files", "3", "16"),
     ("tmp_size", "0", "4.0 KiB"),
-    ("network", "lan", "'none' or 'host'"),
+    ("network", "lan", "'none', 'host', 'private'"),
+    ("network", "private:", "'private:GROUP'"),
+    ("network", "private:a b", "'private:GROUP'"),
+    ("ports", "0", "from 1 to 65535"),
+    ("ports", "65536", "from 1 to 65535"),
+    ("ports", "1:2:3", "HOST:INSIDE"),
+    ("ports", ":80", "HOST:INSIDE"),
+    ("ports", "http", "HOST:INSIDE"),
+    ("ports", "run/db.sock", "absolute path"),
+    ("hosts", "db", "NAME=ADDRESS"),
+    ("hosts", "db=localhost", "IP address"),
+    ("hosts", "d b=127.0.0.1", "letters"),
+    ("hosts", "=127.0.0.1", "letters"),
+    ("hosts", "localhost=10.0.0.1", "choose another name"),
     ("scope", "session", "'function', 'class' or 'module'"),
     ("fixtures", "stale", "'shared' or 'fresh'"),
     ("rootfs", "", "'host', a path or the name of an image"),
@@ -271,6 +289,47 @@ def test_wrong_object_in_a_marker(name: str, value: object, tiny: pytest.Pyteste
         build_spec(tiny.parseconfigure(), [({name: value}, ORIGIN)])
     assert info.value.origin == f"{ORIGIN}({name}=…)"
     assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (80, (TcpPort(80, 80),)),
+        (["8080:80", 443], (TcpPort(8080, 80), TcpPort(443, 443))),
+        (["80", 80], (TcpPort(80, 80),)),
+        (Path("/run/a.sock"), (UnixPort("/run/a.sock"),)),
+        ("//run/../run/a.sock", (UnixPort("/run/a.sock"),)),
+    ],
+)
+def test_ports(value: object, expected: object, tiny: pytest.Pytester) -> None:
+    assert build_spec(tiny.parseconfigure(), [({"ports": value}, ORIGIN)]).ports == expected
+
+
+def test_two_ports_cannot_be_one_inside(tiny: pytest.Pytester) -> None:
+    with pytest.raises(SpecError, match="port 80 inside"):
+        build_spec(tiny.parseconfigure(), [({"ports": ["8080:80", 80]}, ORIGIN)])
+
+
+def test_ports_of_the_hosts_network_are_there_anyway(tiny: pytest.Pytester) -> None:
+    config = tiny.parseconfigure("--isolate-network=host")
+    with pytest.raises(SpecError, match="--isolate-network gives the test all ports") as info:
+        build_spec(config, [({"ports": 80}, ORIGIN)])
+    assert info.value.origin == f"{ORIGIN}(ports=…)"
+
+
+def test_names_of_hosts_have_no_case_and_one_address(tiny: pytest.Pytester) -> None:
+    config = tiny.parseconfigure()
+    found = build_spec(config, [({"hosts": {"DB": "127.0.0.1", "six": "0:0::1"}}, ORIGIN)])
+    assert found.hosts == (("db", "127.0.0.1"), ("six", "::1"))
+    with pytest.raises(SpecError, match="two addresses"):
+        build_spec(config, [({"hosts": {"db": "127.0.0.1", "DB": "127.0.0.2"}}, ORIGIN)])
+
+
+@pytest.mark.parametrize(("text", "group"), [("private", ""), ("private:shop-1", "shop-1")])
+def test_private_networks(text: str, group: str, tiny: pytest.Pytester) -> None:
+    found = build_spec(tiny.parseconfigure(f"--isolate-network={text}"), [])
+    assert found.network == PrivateNetwork(group)
+    assert found.network.value == text
 
 
 def test_a_runtime_implies_a_fresh_interpreter(tiny: pytest.Pytester) -> None:

@@ -12,7 +12,9 @@ from pytest_isolate.kernel.overlay import escape
 from pytest_isolate.kernel.process import Capability
 from pytest_isolate.sandbox import steps
 from pytest_isolate.sandbox.oci.seccomp import profile
+from pytest_isolate.sandbox.oci.stage import HOSTS_FILE
 from pytest_isolate.sandbox.plan import Plan
+from pytest_isolate.sandbox.reach import MountHosts
 from pytest_isolate.spec import Limits
 
 __all__ = ["Machine", "Process", "config"]
@@ -152,6 +154,8 @@ def _mounts(step: steps.Step, plan: Plan, layers: str) -> Iterator[dict[str, Any
             yield _bind(source, target, "ro", "nosuid", "nodev")
         case steps.MountBind(source, target, recursive=recursive):
             yield _bind(source, target, recursive=recursive)
+        case MountHosts(target):
+            yield _bind(f"{layers}/{HOSTS_FILE}", target)
         case steps.MountScratch(target):
             layer_of = steps.layer_of(step)
             assert layer_of is not None

@@ -24,6 +24,7 @@ __all__ = [
     "LAYERS",
     "STATE",
     "Directory",
+    "File",
     "LendCgroups",
     "Link",
     "Stage",
@@ -33,6 +34,7 @@ __all__ = [
     "make",
 ]
 
+HOSTS_FILE = "hosts"  #: names of hosts, outside of all layers: it is nothing that the test wrote
 #: Below the stage.
 BUNDLE, LAYERS, STATE, CGROUPS = "bundle", "layers", "state", "cgroups"
 BUNDLE_BYTES = 2**24  # config.json and what the runtime notes: some 100 KiB
@@ -53,13 +55,19 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """A place at ``path`` for a bundle and for what its runtime notes, gone with the namespaces; and a /proc
     that shows the processes of the own pid namespace."""
 
     path: str
     size_bytes: int
-    entries: tuple[Directory | Link, ...]
+    entries: tuple[Directory | Link | File, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +78,9 @@ class LendCgroups:
     directories: tuple[tuple[str, str], ...]
 
 
-def layout(steps: Iterable[Step]) -> Iterator[Directory | Link]:
+def layout(steps: Iterable[Step]) -> Iterator[Directory | Link | File]:
     """What must be in a bundle before a runtime mounts anything."""
+    from pytest_isolate.sandbox.reach import MountHosts
     from pytest_isolate.sandbox.steps import (
         MakeDirectory,
         MakeSymlink,
@@ -97,6 +106,8 @@ def layout(steps: Iterable[Step]) -> Iterator[Directory | Link]:
                 places[layer.target] = layer.directory
             case MountBind(target=target):
                 places[target] = ""
+            case MountHosts(text=text):
+                yield File(HOSTS_FILE, text)
             case MakeDirectory(target, mode) if (place := _place(target, places)) is not None:
                 yield from (Directory(parent) for parent in _parents(place))
                 yield Directory(place, mode)
@@ -149,6 +160,9 @@ def _apply_stage(step: Stage, program: Program) -> None:
         match entry:
             case Link(points_to=points_to):
                 mounts.symlink(program, points_to, path)
+            case File(text=text):
+                mounts.make_file(program, path)
+                program.write_file(path, text)
             case Directory(mode=mode, owner=owner):
                 mounts.make_directory(program, path, mode=mode)
                 if owner is not None:
@@ -158,13 +172,16 @@ def _apply_stage(step: Stage, program: Program) -> None:
     program.call("openat", mounts.AT_FDCWD, f"{stage}/{LAYERS}", mounts.PATH_ONLY, 0, export=True)
 
 
-def make(directory: str, entries: Iterable[Directory | Link]) -> None:
+def make(directory: str, entries: Iterable[Directory | Link | File]) -> None:
     """The same by hand, in a directory that is there. Raises OSError."""
     for entry in entries:
         path = f"{directory}/{entry.path}"
         match entry:
             case Link(points_to=points_to):
                 os.symlink(points_to, path)
+            case File(text=text):
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(text)
             case Directory(mode=mode, owner=owner):
                 if os.path.isdir(path):
                     continue

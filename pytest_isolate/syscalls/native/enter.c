@@ -184,6 +184,29 @@ int isolate_unshare_user(int parent_pid) {
     return -1;
 }
 
+/* ---- a node of a network inside a sandbox -------------------------------------------------------- */
+
+/* For a fork of the test's own, with one thread; mnt_fd may be -1. What it executes keeps the rights over its
+ * network, and no other. 0, or -1 and errno. */
+int isolate_enter_node(int user_fd, int mnt_fd, int net_fd) {
+    static const int kept[] = {CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW};
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2] = {{0}, {0}};
+    if (setns(user_fd, CLONE_NEWUSER) < 0 || join(mnt_fd, CLONE_NEWNS) < 0 || setns(net_fd, CLONE_NEWNET) < 0 ||
+        syscall(SYS_capget, &header, data) < 0)
+        return -1;
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        data[0].inheritable |= 1U << kept[i];
+    if (syscall(SYS_capset, &header, data) < 0)
+        return -1;
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, kept[i], 0, 0) < 0)
+            return -1;
+    /* The change of credentials cleared it, and /proc/self would belong to root. */
+    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+    return 0;
+}
+
 /* ---- waking ------------------------------------------------------------------------------------- */
 
 /* Delivers a signal to a child that may block all of them: ptrace clears its mask (PTRACE_SETSIGMASK,

@@ -46,6 +46,7 @@ struct enter_result {
 
 int isolate_enter(const struct enter_plan *plan, struct enter_result *result);
 int isolate_unshare_user(int parent_pid);
+int isolate_enter_node(int user_fd, int mnt_fd, int net_fd);
 int isolate_interrupt(int pid, int signal_number);
 
 #endif

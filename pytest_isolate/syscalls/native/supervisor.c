@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <sched.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -231,6 +232,44 @@ static struct reply follow_init(int init, pid_t pid, const struct request *reque
     }
 }
 
+/* clone3 in the user namespace of another process of the same user. There is no way back from one: so a process
+ * of its own enters it, and makes the init a child of the supervisor (CLONE_PARENT). */
+static pid_t clone_inside(pid_t inside, struct clone_args *args) {
+    struct {
+        pid_t pid;
+        int error;
+    } made = {-1, ECHILD};
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+        return -1;
+    pid_t middle = fork();
+    if (middle == 0) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%d/ns/user", inside);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd >= 0 && setns(fd, CLONE_NEWUSER) == 0) {
+            args->flags |= CLONE_PARENT;
+            args->exit_signal = 0; /* it is that of this process, which has SIGCHLD */
+            made.pid = (pid_t)syscall(SYS_clone3, args, sizeof *args);
+            if (made.pid == 0)
+                return 0;
+        }
+        made.error = errno;
+        send(ends[1], &made, sizeof made, MSG_NOSIGNAL);
+        _exit(0);
+    }
+    close(ends[1]);
+    if (middle > 0) {
+        if (recv(ends[0], &made, sizeof made, 0) != sizeof made)
+            made.pid = -1;
+        while (waitpid(middle, NULL, 0) < 0 && errno == EINTR) {
+        }
+    }
+    close(ends[0]);
+    errno = made.error;
+    return made.pid;
+}
+
 static void create(int up, const struct request *request, const struct op *ops, char *data) {
     struct reply reply = {REPLY_FAILED, request->op_count, request->id, -1, 0};
     int fds[WIRE_MAX_EXPORTS], ends[2];
@@ -243,7 +282,8 @@ static void create(int up, const struct request *request, const struct op *ops, 
         return;
     }
     struct clone_args args = {.flags = request->clone_flags, .exit_signal = SIGCHLD};
-    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+    pid_t pid = request->inside ? clone_inside((pid_t)request->inside, &args)
+                                : (pid_t)syscall(SYS_clone3, &args, sizeof args);
     if (pid == 0) {
         prctl(PR_SET_NAME, "isolate-init");
         dup2(ends[1], WIRE_SOCKET_FD);

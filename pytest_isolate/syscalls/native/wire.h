@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-enum { WIRE_SOCKET_FD = 3, WIRE_MAX_BYTES = 192 * 1024, WIRE_MAX_SLOTS = 32, WIRE_MAX_EXPORTS = 16 };
+enum { WIRE_SOCKET_FD = 3, WIRE_MAX_BYTES = 192 * 1024, WIRE_MAX_SLOTS = 128, WIRE_MAX_EXPORTS = 64 };
 
 /* Requests, pytest -> supervisor: one datagram each. */
 enum { REQUEST_CREATE = 1, REQUEST_DESTROY = 2, REQUEST_REMEMBER_CGROUP = 3, REQUEST_REMEMBER_TREE = 4 };
@@ -17,6 +17,8 @@ struct request {
     uint64_t clone_flags; /* CREATE: namespaces of the new init */
     uint32_t data_bytes;  /* then this many bytes that the ops point into, or a path to REMEMBER */
     uint32_t reserved;
+    uint32_t inside; /* CREATE: a process in whose user namespace it is made, or 0 */
+    uint32_t unused;
 };
 
 /* Replies, supervisor -> pytest. */
