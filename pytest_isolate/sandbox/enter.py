@@ -6,6 +6,7 @@ import math
 import mmap
 import os
 import resource
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from pytest_isolate.kernel.process import mask
 from pytest_isolate.sandbox.guest import Environ
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.spec import Environment, EnvMode, Limits
+from pytest_isolate.strict import UMASK
 from pytest_isolate.syscalls._native import ffi, lib
 
 __all__ = [
@@ -131,11 +133,14 @@ def enter(plan: Plan, namespaces: NamespaceFds, entry: CgroupEntry | None, repor
 
 
 def settle_in(plan: Plan) -> None:
-    """What a process sets for itself: limits, directory, environment. The umask stays the caller's."""
+    """What a process sets for itself: limits, directory, environment. The umask stays the caller's, but in strict mode."""
     if not plan.contained:  # else the runtime does, for the test alone
         set_rlimits(plan.limits)
         os.chdir(plan.cwd)
     set_environment(plan.spec.env, plan.environ)
+    if plan.spec.strict:
+        os.umask(UMASK)
+        time.tzset()  # a copy of pytest has read the caller's TZ long ago
 
 
 def rlimits(limits: Limits) -> dict[str, tuple[int, int]]:
