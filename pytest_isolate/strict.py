@@ -21,7 +21,7 @@ __all__ = ["ALLOWED", "FIXED", "HASH_SEED", "UMASK", "escapes", "tighten"]
 
 UMASK = 0o022
 HASH_SEED = "PYTHONHASHSEED"
-#: Variables that a test has with the caller's value. Also those that begin with PYTEST_, COV_CORE_ and COVERAGE_.
+#: Variables that a test has with the caller's value; and those that begin with PYTEST_, COV_CORE_, COVERAGE_.
 ALLOWED = ("HOME", "LOGNAME", "PATH", "PYTHONPATH", "TERM", "USER", "VIRTUAL_ENV")
 #: Variables that every test has with the same value.
 FIXED = {"LANG": "C.UTF-8", "TZ": "UTC", HASH_SEED: "0"}
@@ -30,8 +30,8 @@ _REMOVED = ("SHELL", "TMPDIR")
 
 
 def tighten(fields: dict[str, Any]) -> None:
-    """Change what a user has written, by field of the Spec. A looser value that is an escape stays and is counted;
-    of all others the strict one counts."""
+    """Change what a user has written, by field of the Spec. A looser value that is an escape stays, and is
+    counted; of all others the strict one counts."""
     fields["strict"] = True
     fields["watch"] = Watch.FAIL
     fields.setdefault("fixtures", Fixtures.FRESH)

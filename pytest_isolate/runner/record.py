@@ -19,12 +19,12 @@ from pytest_isolate.runner.synthesize import reason_of, signal_name
 from pytest_isolate.usage import Usage
 from pytest_isolate.violation import Violation
 
-__all__ = ["PREFIX", "SCHEMA", "attach", "attach_stages", "record_of"]
+__all__ = ["PREFIX", "SCHEMA", "attach", "attach_escapes", "attach_stages", "record_of"]
 
 PREFIX = "isolate."
 SCHEMA = 1
 #: Fields that are not a number or a word travel as JSON.
-STRUCTURED = ("enforced", "violations", "stages")
+STRUCTURED = ("enforced", "violations", "escapes", "stages")
 
 
 def attach(
@@ -72,6 +72,13 @@ def attach_stages(reports: Iterable[pytest.TestReport], stages: Mapping[str, obj
         report.user_properties.append((PREFIX + "stages", json.dumps(stages)))
 
 
+def attach_escapes(reports: Iterable[pytest.TestReport], escapes: Iterable[str]) -> None:
+    """Add in what the test is looser than ``--isolate-strict``."""
+    text = _json([*escapes])
+    for report in reports:
+        report.user_properties.append((PREFIX + "escapes", text))
+
+
 def record_of(report: pytest.TestReport) -> Mapping[str, Any] | None:
     """The record back from a report's properties, every field named; None if the test was not isolated."""
     found = {
@@ -93,6 +100,7 @@ FIELDS = (
     "signal",
     *(field.name for field in dataclasses.fields(Usage)),
     "violations",
+    "escapes",
     "enforced",
     "worker",
     "sandbox",

@@ -37,6 +37,7 @@ from pytest_isolate.sandbox.messages import (
     WarningRecorded,
 )
 from pytest_isolate.spec import Spec, Watch
+from pytest_isolate.strict import escapes
 from pytest_isolate.usage import Usage
 from pytest_isolate.violation import Violation
 
@@ -198,9 +199,8 @@ class _ItemLog:
             for report in replay.rebuild_all(self._item, self._transcript):
                 reports.append(report)
             reruns.add_earlier(self._item, reports, self.attempts)
-            self._violations = violations.gather(
-                [*run.seen, *violations.told(self._transcript.observed)], voyage.spec
-            )
+            found = violations.gather([*run.seen, *violations.told(self._transcript.observed)], voyage.spec)
+            self._violations = self._fleet.session.baseline.sort_out(self._item.nodeid, found)
         except Exception as error:  # a child may send anything
             outcome = ChannelBroken(f"a report that is none: {error!r}")
         match self._transcript.ending:
@@ -223,8 +223,9 @@ class _ItemLog:
         reports = [*reports[:before], *last]
         if run.usage.pids_refused and voyage.spec.limits.pids is not None:
             synthesize.explain_refused_forks(reports, voyage.spec.limits.pids, run.usage.pids_refused)
-        if self._violations and voyage.spec.watch is Watch.FAIL:
-            reports = violations.fail_for(self._item, reports, self._violations)
+        new = tuple(violation for violation in self._violations if not violation.known)
+        if new and voyage.spec.watch is Watch.FAIL:
+            reports = violations.fail_for(self._item, reports, new)
         return reports, outcome
 
     def _explained(self, outcome: SetupFailed) -> SetupFailed:
@@ -278,8 +279,9 @@ class _ItemLog:
     ) -> None:
         # One record a test, also of one that ran several times.
         starts = [at for at, report in enumerate(reports) if report.when == "setup"]
+        reports = reports[starts[-1] :] if starts else reports
         record.attach(
-            reports[starts[-1] :] if starts else reports,
+            reports,
             outcome=outcome,
             usage=usage,
             evidence=voyage.evidence if voyage is not None else Evidence(),
@@ -291,6 +293,8 @@ class _ItemLog:
             worker=_worker_name(),
             start_ts=voyage.start_ts if voyage is not None else time.time(),
         )
+        if voyage is not None and self._fleet.session.strict:
+            record.attach_escapes(reports, _escapes(voyage))
 
     def _tear_down(self, voyage: Voyage | None) -> list[pytest.TestReport]:
         """Of what the parent holds, and of what a sandbox still holds whose next test will not come."""
@@ -331,6 +335,12 @@ def _merge_coverage(item: pytest.Item, transcript: Transcript) -> None:
             coverage_data.merge(transcript.coverage.pop(0))
         except Exception as error:  # a child may send anything
             replay.warn(item, f"coverage of this test is lost: {error!r}")
+
+
+def _escapes(voyage: Voyage) -> list[str]:
+    """From strict: what the test asked for, and what this machine lacks."""
+    missing = [text.partition(" is not available")[0] for text in voyage.evidence.missing]
+    return [*escapes(voyage.spec), *(f"degraded: {feature}" for feature in missing)]
 
 
 def _not_found(text: str) -> SetupFailed:

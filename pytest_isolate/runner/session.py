@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_isolate.baseline import Baseline
 from pytest_isolate.errors import IsolateError, SpecError, UnsupportedError
 from pytest_isolate.kernel.features import explain_failure
 from pytest_isolate.kernel.host import Host
@@ -67,6 +68,8 @@ class IsolateSession:
         self.missing = missing
         self.capacity = capacity
         self.profile = profile
+        self.strict = False
+        self.baseline = Baseline()
         self._store = store
         self._pull = pull
         #: Those around all tests: this is made when none runs.

@@ -1,7 +1,7 @@
 """What ``--isolate-strict`` changes of the host's tree: the home is empty, the project is read-only.
 
-The home is covered by an empty directory, under its own name, so that programs which ask for it by getpwuid(3)
-find nothing there either. What the run itself needs of it is bound back: the project, Python, sys.path.
+The home is covered by an empty directory, under its own name, so that programs which ask getpwuid(3) find
+nothing there either. What the run itself needs of it is bound back: the project, Python, sys.path.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def cover(spec: Spec, host: Host, workspace: Workspace, layers: Overlays) -> Ite
 def find_homes(host: Host, workspace: Workspace) -> list[str]:
     """Directories to be covered, the outermost only. Raises UnsupportedError."""
     projects = _projects(workspace)
-    found = []
+    found: list[str] = []
     for path in (_of_user(host), os.path.realpath(os.path.expanduser("~"))):
         if path == "/" or not host.is_directory(path) or is_below(path, found):
             continue
@@ -163,4 +163,3 @@ def _links(workspace: Workspace, homes: list[str], lent: list[str]) -> Iterator[
     for place, points_to in sorted(found.items()):
         yield steps.MakeDirectory(os.path.dirname(place))
         yield steps.MakeSymlink(place, points_to)
-

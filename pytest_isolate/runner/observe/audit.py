@@ -15,7 +15,7 @@ __all__ = ["Handler", "install", "listen", "pause", "place", "resume"]
 Handler = Callable[[tuple[Any, ...]], None]
 """Gets the arguments of the event. What it raises would be raised by the audited call: it must not."""
 
-_handlers: dict[str, list[Handler]] = {}
+_handlers: dict[str, Handler] = {}
 _paused = True
 _rootdir = ""
 
@@ -29,7 +29,7 @@ def install(rootdir: str) -> None:
 
 
 def listen(event: str, handler: Handler) -> None:
-    _handlers.setdefault(event, []).append(handler)
+    _handlers[event] = handler
 
 
 def pause() -> None:
@@ -57,6 +57,5 @@ def place() -> str:
 
 
 def _hear(event: str, args: tuple[Any, ...]) -> None:
-    if not _paused and (handlers := _handlers.get(event)) is not None:
-        for handler in handlers:
-            handler(args)
+    if not _paused and (handler := _handlers.get(event)) is not None:
+        handler(args)

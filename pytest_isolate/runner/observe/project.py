@@ -7,7 +7,7 @@ does not do itself, a subprocess, is refused and not seen.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pytest_isolate.runner.observe import audit
@@ -49,6 +49,15 @@ class Project:
 
     def begin(self) -> None:
         self._attempts = {}
+
+    def aside(self) -> Callable[[], None]:
+        """What happens until the result is called is not the test's."""
+        before = dict(self._attempts)
+
+        def end() -> None:
+            self._attempts = before
+
+        return end
 
     def found(self) -> Iterator[Violation]:
         for (path, where), count in self._attempts.items():
