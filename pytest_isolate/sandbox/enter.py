@@ -133,8 +133,8 @@ def enter(plan: Plan, namespaces: NamespaceFds, entry: CgroupEntry | None, repor
 
 
 def settle_in(plan: Plan) -> None:
-    """What a process sets for itself: limits, directory, environment. The umask stays the caller's, unless the
-    mode is strict."""
+    """What a process sets for itself: limits, directory, environment. The umask stays the caller's, unless
+    the mode is strict."""
     if not plan.contained:  # else the runtime does, for the test alone
         set_rlimits(plan.limits)
         os.chdir(plan.cwd)
