@@ -130,7 +130,8 @@ class SignOff:
     def _lines(self, width: int) -> Iterator[Line]:
         account = self.summary()
         outside = account["tests"] - account["isolated"]
-        yield Line(f"{account['tests']} tests: {account['isolated']} isolated, {outside} not")
+        tests = f"{account['tests']} test{'s' * (account['tests'] != 1)}"
+        yield Line(f"{tests}: {account['isolated']} isolated, {outside} not")
         yield from self._enforced_lines()
         yield from self._escape_lines(width)
         if account["degraded"]:
@@ -189,7 +190,8 @@ class SignOff:
         if self._is_over:
             why.append(f"{len(self.escapes)} escapes are more than isolate_escapes_max = {self._escapes_max}")
         if account["violations"]["new"]:
-            why.append(f"{account['violations']['new']} new violations")
+            new = account["violations"]["new"]
+            why.append(f"{new} new violation{'s' * (new != 1)}")
         if account["exitstatus"] and not why:
             why.append(f"exit status {account['exitstatus']}")
         if why:

@@ -25,8 +25,7 @@ __all__ = ["cover", "environ", "find_homes", "read_only"]
 SPARE_HOME = "/run/pytest-isolate/home"
 WILDCARDS = frozenset("*?[")
 
-#: A bound for loops that somebody makes while we look.
-MOST_LINKS = 1000
+MOST_LINKS = 40  # MAXSYMLINKS of linux/namei.h: more are a loop
 
 Placed = steps.MountOverlay | steps.MountBind | steps.MountScratch | steps.MakeDirectory | steps.MakeSymlink
 
@@ -150,9 +149,11 @@ def _links(workspace: Workspace, homes: list[str], lent: list[str]) -> Iterator[
     found: dict[str, str] = {}
     for path in workspace.needed:
         at, rest = "/", [part for part in path.split("/") if part]
-        while rest and len(found) < MOST_LINKS:
+        links = 0
+        while rest and links < MOST_LINKS:
             place = os.path.join(at, rest.pop(0))
             if os.path.islink(place):
+                links += 1
                 points_to = os.readlink(place)
                 if is_below(place, homes) and not is_below(place, lent):
                     found[place] = points_to
