@@ -319,3 +319,11 @@ def test_explain_says_what_is_done(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it="def test(): pass")
     result = pytester.run("pytest-isolate", "explain", "test_it.py::test", "--isolate-strict")
     result.stdout.fnmatch_lines(["*watch *fail*", f"*bind {Path(pytester.path)} to * read-only*"])
+
+
+def test_the_example_of_the_documentation(pytester: pytest.Pytester) -> None:
+    example = Path(__file__).parents[2] / "docs" / "how-to" / "strict_example.py"
+    pytester.makepyfile(test_it=example.read_text())
+    result = pytester.runpytest_subprocess("--isolate-strict", "--isolate-escapes-max=0")
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(["strict: signed off"])

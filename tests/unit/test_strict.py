@@ -28,11 +28,6 @@ from pytest_isolate.spec import (
 from pytest_isolate.violation import Kind
 
 
-@pytest.fixture
-def tiny(pytester: pytest.Pytester) -> pytest.Pytester:
-    return pytester
-
-
 def tight(tiny: pytest.Pytester, *arguments: str, **marker: object) -> Spec:
     config = tiny.parseconfigure("--isolate-strict", *arguments)
     return build_spec(config, [(marker, "@pytest.mark.isolated")])
