@@ -76,9 +76,9 @@ def _tests(told: Any) -> dict[str, frozenset[Known]]:
         raise ValueError(f"its schema is not {SCHEMA}")
     found = {}
     for nodeid, kinds in told["tests"].items():
-        for kind, whats in kinds.items():
+        for kind, texts in kinds.items():
             Kind(kind)
-            if not isinstance(whats, list) or not all(isinstance(what, str) for what in whats):
+            if not isinstance(texts, list) or not all(isinstance(what, str) for what in texts):
                 raise ValueError(f"{kind} of {nodeid} is no list of texts")
-        found[nodeid] = frozenset((kind, what) for kind, whats in kinds.items() for what in whats)
+        found[nodeid] = frozenset((kind, what) for kind, texts in kinds.items() for what in texts)
     return found

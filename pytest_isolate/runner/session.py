@@ -25,7 +25,7 @@ from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.loader import find_loader
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.readback import namespace_inodes
-from pytest_isolate.runner import pytest_private
+from pytest_isolate.runner import carry, pytest_private
 from pytest_isolate.runner.capacity import ONE_BY_ONE, Capacity
 from pytest_isolate.runner.fixtures import Ownership
 from pytest_isolate.sandbox.launch import Launcher
@@ -246,6 +246,7 @@ def workspace_of(config: pytest.Config, spec: Spec) -> Workspace:
         project=tuple(sorted(project)),
         interpreter=_interpreter(),
         writable=(str(basetemp),) if basetemp is not None else (),
+        tools=tuple(carry.storage()) if spec.strict else (),
         commands=os.path.dirname(os.path.abspath(sys.executable)),
         loader=None if isinstance(spec.rootfs, HostRootfs) else find_loader(sys.executable),
     )

@@ -59,7 +59,7 @@ def cover(spec: Spec, host: Host, workspace: Workspace, layers: Overlays) -> Ite
         yield steps.MountBind(path, path, readonly=True, recursive=True, is_file=is_file, make_target=True)
     yield from _links(workspace, homes, [*lent, *projects])
     for project in projects:
-        yield from _project(project, spec, host, layers)
+        yield from _project(project, spec, host, workspace, layers)
 
 
 def find_homes(host: Host, workspace: Workspace) -> list[str]:
@@ -111,8 +111,14 @@ def _projects(workspace: Workspace) -> list[str]:
     return found
 
 
-def _project(project: str, spec: Spec, host: Host, layers: Overlays) -> Iterator[Placed]:
+def _project(
+    project: str, spec: Spec, host: Host, workspace: Workspace, layers: Overlays
+) -> Iterator[Placed]:
     declared = [*_artifact_places(project, spec)]
+    for place in map(os.path.realpath, workspace.tools):
+        is_possible = host.is_directory(place) or layers.can_overlay(project)
+        if is_possible and place.startswith(project + "/") and not is_below(place, declared):
+            declared.append(place)
     targets = [bind.target for bind in spec.binds if is_below(bind.target, [project])]
     if layers.can_overlay(project) and not all(map(host.exists, [*declared, *targets])):
         # What is missing is made in the layer, before that is read-only.

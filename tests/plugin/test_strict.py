@@ -327,3 +327,39 @@ def test_the_example_of_the_documentation(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("--isolate-strict", "--isolate-escapes-max=0")
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["strict: signed off"])
+
+
+@pytest.mark.parametrize("way", [[], ["--isolate-start=spawn"], ["-n2"]], ids=" ".join)
+def test_coverage_is_measured(way: list[str], run: Callable[..., Run], pytester: pytest.Pytester) -> None:
+    """It would open a file in the project for each process that it finds itself in."""
+    pytest.importorskip("pytest_cov")
+    pytester.makepyfile(lib="def f(x):\n    if x:\n        return 1\n    return 2\n")
+    result = run(
+        "import lib\ndef test_a(): assert lib.f(1) == 1\ndef test_b(): assert lib.f(0) == 2",
+        "--isolate-strict",
+        "--cov=lib",
+        "--cov-report=term-missing",
+        *way,
+    )
+    assert result.outcomes == {"passed": 2}, result.out
+    result.result.stdout.fnmatch_lines(["lib.py * 4 * 0 *100%*", "strict: signed off"])
+
+
+@pytest.mark.parametrize("way", [[], ["--isolate-start=spawn"]], ids=" ".join)
+def test_hypothesis_remembers(way: list[str], run: Callable[..., Run], pytester: pytest.Pytester) -> None:
+    pytest.importorskip("hypothesis")
+    result = run(
+        """
+        from hypothesis import given, strategies
+        @given(strategies.integers())
+        def test_fails(n): assert n < 100
+        @given(strategies.integers())
+        def test_passes(n): pass
+        """,
+        "--isolate-strict",
+        "-Werror",
+        *way,
+    )
+    assert result.outcomes == {"passed": 1, "failed": 1}, result.out
+    assert [record["violations"] for record in result.records] == [[], []]
+    assert [*(pytester.path / ".hypothesis" / "examples").iterdir()]

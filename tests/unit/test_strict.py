@@ -200,6 +200,22 @@ def test_declared_places_of_the_project(
     assert found[found.index("MountBind venv") + 1 :] == expected
 
 
+@pytest.mark.parametrize(
+    ("tool", "possible", "expected"),
+    [
+        ("out", True, ["MountBind shop", "MountOverlay shop/out"]),
+        (".tool", True, ["MountOverlay shop", "MakeDirectory shop/.tool", "MountScratch shop/.tool"]),
+        (".tool", False, ["MountBind shop"]),  # there is no way to make it
+        ("../else", True, ["MountBind shop"]),
+        (".", True, ["MountBind shop"]),
+    ],
+)
+def test_what_tools_write_in_vain(tool: str, possible: bool, expected: list[str], home: Path) -> None:
+    place = os.path.normpath(f"{home}/shop/{tool}")
+    found = [*cover(home, possible=possible, tools=(place,))]
+    assert found[found.index("MountBind venv") + 1 :] == expected
+
+
 def test_what_is_made_first_is_made_read_only_after(home: Path) -> None:
     spec = Spec(strict=True, artifacts=(f"{home}/shop/new/*.png",))
     found = cover(home, spec).values()
