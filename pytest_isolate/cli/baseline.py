@@ -58,13 +58,14 @@ def baseline(arguments: argparse.Namespace, out: TextIO, err: TextIO) -> int:
 
 
 def _merge(before: Baseline, account: Account, *, shrink: bool) -> Baseline:
-    tests = {nodeid: known for nodeid, known in before.tests.items() if known}
+    tests = dict(before.tests)
     found: dict[str, set[Known]] = {}
     for record in account.records:
-        if record["violations"] is not None and record["outcome"] != "skipped":
-            seen = {(violation["kind"], violation["what"]) for violation in record["violations"]}
-            # With several workers a test may have run several times.
-            found.setdefault(record["nodeid"], set()).update(seen)
+        nodeid, violations = record["nodeid"], record["violations"] or ()
+        seen = found.setdefault(nodeid, set())  # with several workers a test may have run several times
+        seen |= {(violation["kind"], violation["what"]) for violation in violations}
+        if record["outcome"] != "passed" or record["violations"] is None:
+            seen |= before.tests.get(nodeid, frozenset())  # it may not have come to them
     for nodeid, seen in found.items():
         known = before.tests.get(nodeid, frozenset())
         tests[nodeid] = frozenset(seen & known if shrink else seen)

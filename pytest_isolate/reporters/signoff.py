@@ -93,7 +93,7 @@ class SignOff:
             "strict": True,
             "exitstatus": self._exitstatus,
             "tests": len(self._ran),
-            "isolated": len(rows),
+            "isolated": len(rows) - self._unbuilt,
             "escapes": [escape._asdict() for escape in self.escapes],
             "escapes_max": self._escapes_max,
             "degraded": sum(bool(row.missing) for row in rows),
@@ -113,6 +113,11 @@ class SignOff:
         accounted = {*opted_out, *(row.nodeid for row in rows)}
         found += [Escape(nodeid, "ran in no sandbox") for nodeid in self._ran - accounted]
         return sorted(found)
+
+    @property
+    def _unbuilt(self) -> int:
+        """Tests that did not run, or were skipped, as no sandbox could be built for them."""
+        return sum(row.reason == "setup" for row in self._collected.rows.values())
 
     @property
     def _is_over(self) -> bool:
@@ -192,6 +197,8 @@ class SignOff:
         if account["violations"]["new"]:
             new = account["violations"]["new"]
             why.append(f"{new} new violation{'s' * (new != 1)}")
+        if self._unbuilt:
+            why.append(f"no sandbox for {self._unbuilt} test{'s' * (self._unbuilt != 1)}")
         if account["exitstatus"] and not why:
             why.append(f"exit status {account['exitstatus']}")
         if why:

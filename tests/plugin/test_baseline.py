@@ -100,6 +100,16 @@ def test_a_test_that_did_not_run_is_not_stale(known: pytest.Pytester) -> None:
     assert "test_writes" in (known.path / "isolate-baseline.json").read_text()
 
 
+def test_a_test_that_failed_before_it_came_to_it_keeps_it(known: pytest.Pytester) -> None:
+    before = (known.path / "isolate-baseline.json").read_text()
+    known.makepyfile(test_it="def test_writes(): assert 0\ndef test_kept(): pass")
+    result = known.runpytest_subprocess(*STRICT)
+    result.stdout.no_fnmatch_line("*stale in the baseline*")
+    for arguments in ((), ("--shrink",)):
+        assert write_baseline(known, *arguments).ret == 0
+        assert (known.path / "isolate-baseline.json").read_text() == before
+
+
 def test_shrinking_adds_nothing(known: pytest.Pytester) -> None:
     known.makepyfile(test_it=NEW)
     known.runpytest_subprocess(*STRICT)

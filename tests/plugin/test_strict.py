@@ -318,7 +318,13 @@ def test_the_hash_seed_is_told(run: Callable[..., Run], monkeypatch: pytest.Monk
 def test_explain_says_what_is_done(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it="def test(): pass")
     result = pytester.run("pytest-isolate", "explain", "test_it.py::test", "--isolate-strict")
-    result.stdout.fnmatch_lines(["*watch *fail*", f"*bind {Path(pytester.path)} to * read-only*"])
+    result.stdout.fnmatch_lines(
+        [
+            "*watch *fail *because of --isolate-strict",
+            f"*bind {Path(pytester.path)} to * read-only*",
+            "*set the umask to 022",
+        ]
+    )
 
 
 def test_the_example_of_the_documentation(pytester: pytest.Pytester) -> None:

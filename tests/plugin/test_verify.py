@@ -92,7 +92,12 @@ def test_a_degraded_test(pytester: pytest.Pytester) -> None:
 
 
 def test_a_skip_for_want_of_a_sandbox_is_no_proof(pytester: pytest.Pytester) -> None:
-    records(pytester, "--isolate-strict", "--isolate-missing=skip", "--isolate-runtime=/nowhere/runc")
+    pytester.makepyfile(test_it=SUITE)
+    arguments = ("--isolate-strict", "--isolate-missing=skip", "--isolate-runtime=/nowhere/runc")
+    result = pytester.runpytest_subprocess("--isolate-json=out.jsonl", *arguments)
+    result.stdout.fnmatch_lines(
+        ["4 tests: 0 isolated, 4 not", "strict: not signed off: no sandbox for 3 tests"]
+    )
     result = verify(pytester)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["test_it.py::test_a: it was not run in a sandbox (skipped)"])
