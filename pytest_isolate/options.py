@@ -76,6 +76,10 @@ def _parse_pull(value: object) -> Pull:
     return member(Pull, value)
 
 
+def _parse_optional_count(value: object) -> int | None:
+    return None if value is None else parse_count(value)
+
+
 # Named tuples cost a session that isolates nothing a quarter of a dataclass's import time.
 class Option(NamedTuple):
     """One row: where a user can write it, how it is read, and which field it becomes.
@@ -273,6 +277,23 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="all", field="session.isolate_all", form="flag", parse=parse_bool, default=False, where=SESSION,
         help=f"isolate every test that is not marked {OPT_OUT_MARKER}",
+    ),
+    Option(
+        name="strict", field="session.strict", form="flag", parse=parse_bool, default=False, where=SESSION,
+        help="isolate every test as tightly as it goes: fixtures=fresh, no network, an empty home, a clean "
+        "environment, a read-only project; violations fail the test, and what loosens this is counted",
+    ),
+    Option(
+        name="escapes_max", field="session.escapes_max", metavar="N", where=SESSION,
+        parse=_parse_optional_count, default_text="any number",
+        help="escapes from strict that are allowed, not_isolated tests among them; the session fails if "
+        "there are more",
+    ),
+    Option(
+        name="baseline", field="session.baseline", metavar="FILE", parse=parse_optional_path, where=SESSION,
+        default_text="none",
+        help="violations that are known (relative to rootdir), and fail no test; pytest-isolate baseline "
+        "writes it",
     ),
     Option(
         name="off", field="session.off", form="flag", parse=parse_bool, default=False, where=SESSION,

@@ -202,6 +202,9 @@ class Spec:
     exclusive: bool = False  #: no other test runs at the same time (of this pytest)
     watch: Watch = Watch.REPORT
     allow: tuple[Kind, ...] = ()  #: kinds of violations that are not held against this test
+    strict: bool = (
+        False  #: --isolate-strict: an empty home, a read-only project, a fixed umask; see strict.py
+    )
 
     @property
     def declared(self) -> dict[str, object]:

@@ -35,6 +35,7 @@ from pytest_isolate.spec import (
     Spec,
     Start,
 )
+from pytest_isolate.strict import UMASK
 from pytest_isolate.values import Missing
 
 if TYPE_CHECKING:
@@ -190,6 +191,8 @@ def _options(item: pytest.Item, spec: Spec) -> Iterator[str]:
         origin = _origin(option, item)
         if _value(option, spec) != _value(option, asked):
             origin = "hook pytest_isolate_modify_spec"
+        elif spec.strict and (option.name == "watch" or (option.name in ("fixtures", "env") and not origin)):
+            origin = "because of --isolate-strict"
         elif option.name == "swap" and not origin and spec.limits.memory_bytes is not None:
             origin = "because memory is capped"
         elif option.name == "start" and not origin and spec.runtime != NATIVE:
@@ -331,6 +334,8 @@ def _child_steps(plan: Plan, cgroup_version: str | None) -> Iterator[str]:
     if limits.cpu_time_s is not None:
         yield f"limit processor time to {units.format_duration(limits.cpu_time_s)}"
     yield f"change to the directory {plan.cwd}"
+    if plan.spec.strict:
+        yield f"set the umask to {UMASK:03o}"
     yield from _environment_steps(plan)
     deadline = (
         f", for {units.format_duration(limits.timeout_s)} at most" if limits.timeout_s is not None else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -55,6 +55,9 @@ class Row:
     enforced: Enforced = _NOTHING
     missing: tuple[str, ...] = ()
     violations: tuple[str, ...] = ()  #: a line each
+    deeds: tuple[Violation, ...] = ()  #: the same, in full
+    escapes: tuple[str, ...] = ()  #: from --isolate-strict
+    location: tuple[str, int] = ("", 0)  #: file and line of the test, counted from 1
     kept: str | None = None
 
     @property
@@ -123,7 +126,7 @@ class Collector:
             record = record_of(report)
             if record is None:
                 return
-            row = self._row(record)
+            row = self._row(record, report.location)
             self.collected.profile.add(record.get("stages"))
             if self._on_record is not None:
                 self._on_record(record)
@@ -131,8 +134,9 @@ class Collector:
             return  # a test that is not isolated gave itself properties of these names
         self.collected.rows[key] = row
 
-    def _row(self, record: Record) -> Row:
+    def _row(self, record: Record, location: tuple[str, int | None, str]) -> Row:
         evidence = dict(record.get("enforced") or {})
+        deeds = tuple(_violation(told) for told in record.get("violations") or ())
         return Row(
             nodeid=record["nodeid"],
             reason=str(record.get("reason")),
@@ -148,13 +152,20 @@ class Collector:
                 )
             ),
             missing=self._share(tuple(evidence.get("missing") or ())),
-            violations=tuple(str(Violation.from_told(told)) for told in record.get("violations") or ()),
+            violations=tuple(map(str, deeds)),
+            deeds=deeds,
+            escapes=self._share(tuple(map(str, record.get("escapes") or ()))),
+            location=(location[0], (location[1] or 0) + 1),
             kept=record.get("kept"),
         )
 
     def _share(self, value: Any) -> Any:
         """One object for all tests with the same value."""
         return self._shared.setdefault(value, value)
+
+
+def _violation(told: Any) -> Violation:
+    return replace(Violation.from_told(told), known=bool(told.get("known")))
 
 
 def _is_number(value: object) -> bool:

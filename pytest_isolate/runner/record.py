@@ -19,12 +19,12 @@ from pytest_isolate.runner.synthesize import reason_of, signal_name
 from pytest_isolate.usage import Usage
 from pytest_isolate.violation import Violation
 
-__all__ = ["PREFIX", "SCHEMA", "attach", "attach_stages", "record_of"]
+__all__ = ["PREFIX", "SCHEMA", "attach", "attach_more", "record_of"]
 
 PREFIX = "isolate."
 SCHEMA = 1
 #: Fields that are not a number or a word travel as JSON.
-STRUCTURED = ("declared", "enforced", "violations", "stages")
+STRUCTURED = ("declared", "enforced", "violations", "escapes", "stages")
 
 
 def attach(
@@ -34,7 +34,6 @@ def attach(
     usage: Usage,
     evidence: Evidence,
     violations: Iterable[Violation] | None = None,
-    declared: Mapping[str, object] | None = None,
     worker: str,
     kept: str | None = None,
     sandbox: str | None = None,
@@ -53,7 +52,6 @@ def attach(
         "signal": signal_name(outcome.signal) if isinstance(outcome, Signaled) else None,
         **{field.name: _rounded(getattr(usage, field.name)) for field in dataclasses.fields(Usage)},
         "violations": None if violations is None else _json([v.to_dict() for v in violations]),
-        "declared": _json(declared) if declared else None,
         "enforced": _json(evidence.to_dict()),
         "worker": worker,
         "sandbox": sandbox,
@@ -68,10 +66,11 @@ def attach(
         report.user_properties = [*own, *properties]
 
 
-def attach_stages(reports: Iterable[pytest.TestReport], stages: Mapping[str, object]) -> None:
-    """Add where the time of the test went (``--isolate-profile``)."""
+def attach_more(reports: Iterable[pytest.TestReport], name: str, value: object) -> None:
+    """Add a structured field that only some tests have."""
+    text = _json(value)
     for report in reports:
-        report.user_properties.append((PREFIX + "stages", json.dumps(stages)))
+        report.user_properties.append((PREFIX + name, text))
 
 
 def record_of(report: pytest.TestReport) -> Mapping[str, Any] | None:
@@ -96,6 +95,7 @@ FIELDS = (
     *(field.name for field in dataclasses.fields(Usage)),
     "violations",
     "declared",
+    "escapes",
     "enforced",
     "worker",
     "sandbox",

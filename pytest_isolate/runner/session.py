@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_isolate.baseline import Baseline
 from pytest_isolate.errors import IsolateError, SpecError, UnsupportedError
 from pytest_isolate.kernel.features import explain_failure
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.loader import find_loader
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.readback import namespace_inodes
-from pytest_isolate.runner import pytest_private
+from pytest_isolate.runner import carry, pytest_private
 from pytest_isolate.runner.capacity import ONE_BY_ONE, Capacity
 from pytest_isolate.runner.fixtures import Ownership, sandbox_node
 from pytest_isolate.sandbox import confinement
@@ -69,6 +70,8 @@ class IsolateSession:
         self.missing = missing
         self.capacity = capacity
         self.profile = profile
+        self.strict = False
+        self.baseline = Baseline()
         self._store = store
         self._pull = pull
         #: Those around all tests: this is made when none runs.
@@ -288,6 +291,7 @@ def workspace_of(config: pytest.Config, spec: Spec) -> Workspace:
         project=tuple(sorted(project)),
         interpreter=_interpreter(),
         writable=(str(basetemp),) if basetemp is not None else (),
+        tools=tuple(carry.storage()) if spec.strict else (),
         commands=os.path.dirname(os.path.abspath(sys.executable)),
         loader=None if isinstance(spec.rootfs, HostRootfs) else find_loader(sys.executable),
     )

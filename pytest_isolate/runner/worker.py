@@ -170,6 +170,7 @@ def _tell_parent(
     pytest_private.move_faulthandler(item.config, faulthandler_fd)
     relay = _Reporter(item.session, channel, names or {})
     carry.begin(item.config, relay.send)
+    coverage_data.begin()
     watch(item.config).begin(relay.send, release)
     _divert(item.session, relay)
 

@@ -6,6 +6,7 @@ import math
 import mmap
 import os
 import resource
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from pytest_isolate.sandbox.confinement import enter_tmp, request_of
 from pytest_isolate.sandbox.guest import Environ
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.spec import Environment, EnvMode, Limits
+from pytest_isolate.strict import UMASK
 from pytest_isolate.syscalls._native import ffi, lib
 
 __all__ = [
@@ -135,13 +137,17 @@ def enter(plan: Plan, namespaces: NamespaceFds, entry: CgroupEntry | None, repor
 
 
 def settle_in(plan: Plan) -> None:
-    """What a process sets for itself: limits, directory, environment. The umask stays the caller's."""
+    """What a process sets for itself: limits, directory, environment. The umask stays the caller's, unless
+    the mode is strict."""
     if not plan.contained:  # else the runtime does, for the test alone
         set_rlimits(plan.limits)
         os.chdir(plan.cwd)
     if plan.confinement is not None:
         enter_tmp(plan.confinement)
     set_environment(plan.spec.env, plan.environ)
+    if plan.spec.strict:
+        os.umask(UMASK)
+        time.tzset()  # a copy of pytest has read the caller's TZ long ago
 
 
 def rlimits(limits: Limits) -> dict[str, tuple[int, int]]:

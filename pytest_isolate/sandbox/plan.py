@@ -12,7 +12,7 @@ from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.process import ROOT_CAPABILITIES, Capability
 from pytest_isolate.kernel.tree import Tree
-from pytest_isolate.sandbox import reach, steps
+from pytest_isolate.sandbox import hermetic, reach, steps
 from pytest_isolate.sandbox.confinement import Confinement
 from pytest_isolate.sandbox.guest import Environ, environ_of, user_of
 from pytest_isolate.sandbox.lending import Workspace, libraries, loader_command, place_in
@@ -178,7 +178,7 @@ def _cwd(spec: Spec, workspace: Workspace, tree: Tree, image: Image | None) -> s
 
 def _environ(given: _Given) -> Environ:
     if isinstance(given.spec.rootfs, HostRootfs):
-        return ()
+        return hermetic.environ(given.host, given.workspace) if given.spec.strict else ()
     uid = given.host.uid if given.user is None else given.user[0]
     config = given.image.config if given.image is not None else None
     return environ_of(given.tree, config, uid, given.workspace.commands)
@@ -216,6 +216,8 @@ def _in_root(given: _Given) -> Iterator[Step]:
         yield steps.MakeDirectory(given.cwd)
     if given.spec.readonly:
         yield from (steps.MakeReadOnly(s.target) for s in root if isinstance(s, steps.MountOverlay))
+    elif given.spec.strict:
+        yield from hermetic.read_only(root, given.workspace)
     yield steps.ChangeRoot()
     if Namespace.NET in given.own:
         yield steps.LoopbackUp()

@@ -72,6 +72,9 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
     "allow": ("threads", ["threads"], (Kind.THREADS,)),
     "fresh_fixtures": ("my_*", None, ("my_*",)),
     "all": ("", None, True),
+    "strict": ("", None, True),
+    "escapes_max": ("3", None, 3),
+    "baseline": ("known.json", None, Path("ROOT/known.json")),
     "off": ("", None, True),
     "jobs": ("auto", None, AUTO),
     "jobs_memory": ("2G", None, 2 * 2**30),
@@ -151,7 +154,7 @@ def test_nothing_given_is_the_plain_spec(tiny: pytest.Pytester) -> None:
 
 def test_fields_exist() -> None:
     fields = {f"limits.{field.name}" for field in dataclasses.fields(Limits)}
-    fields |= {field.name for field in dataclasses.fields(Spec)} - {"limits"}
+    fields |= {field.name for field in dataclasses.fields(Spec)} - {"limits", "strict"}
     fields |= {f"session.{field}" for field in SessionOptions._fields}
     assert sorted(fields) == sorted(option.field for option in OPTIONS)
 
