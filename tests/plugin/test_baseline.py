@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -31,7 +32,7 @@ WORKERS = pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["alone", "xdist
 
 
 def write_baseline(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return pytester.run("pytest-isolate", "baseline", *arguments)
+    return pytester.run(sys.executable, "-m", "pytest_isolate.cli", "baseline", *arguments)
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_what_is_known_fails_no_test(workers: list[str], known: pytest.Pytester)
     result.stdout.fnmatch_lines(
         ["*files (known): tried to write*", "violations: 0 new, 1 known", "strict: signed off"]
     )
-    assert known.run("pytest-isolate", "verify", "isolate.jsonl").ret == 0
+    assert known.run(sys.executable, "-m", "pytest_isolate.cli", "verify", "isolate.jsonl").ret == 0
 
 
 @WORKERS
@@ -89,7 +90,7 @@ def test_what_no_longer_occurs_is_stale(known: pytest.Pytester) -> None:
     result.assert_outcomes(passed=2)
     cure = "pytest-isolate baseline --shrink --json isolate.jsonl -o isolate-baseline.json"
     result.stdout.fnmatch_lines([f"1 stale in the baseline; run: {cure}", "*test_writes*a.txt"])
-    assert known.run(*cure.split()).ret == 0
+    assert known.run(sys.executable, "-m", "pytest_isolate.cli", *cure.split()[1:]).ret == 0
     assert json.loads((known.path / "isolate-baseline.json").read_text())["tests"] == {}
 
 

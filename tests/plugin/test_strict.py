@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -317,7 +318,9 @@ def test_the_hash_seed_is_told(run: Callable[..., Run], monkeypatch: pytest.Monk
 
 def test_explain_says_what_is_done(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it="def test(): pass")
-    result = pytester.run("pytest-isolate", "explain", "test_it.py::test", "--isolate-strict")
+    result = pytester.run(
+        sys.executable, "-m", "pytest_isolate.cli", "explain", "test_it.py::test", "--isolate-strict"
+    )
     result.stdout.fnmatch_lines(
         [
             "*watch *fail *because of --isolate-strict",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def records(pytester: pytest.Pytester, *arguments: str, suite: str = SUITE) -> P
 
 
 def verify(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return pytester.run("pytest-isolate", "verify", "out.jsonl", *arguments)
+    return pytester.run(sys.executable, "-m", "pytest_isolate.cli", "verify", "out.jsonl", *arguments)
 
 
 @pytest.mark.parametrize("workers", [[], ["-n2"], ["--isolate-jobs=2"]], ids=" ".join)

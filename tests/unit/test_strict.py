@@ -73,6 +73,8 @@ def test_nothing_asked(tiny: pytest.Pytester) -> None:
         ({"env": {"TZ": "UTC", "USER": "ann"}}, ()),
         ({"env": {"HOME": "/data"}}, ('env="HOME"',)),
         ({"watch": "off"}, ()),
+        ({"hosts": {"db": "127.0.0.1", "mq": "127.0.0.2"}}, ('hosts="db"', 'hosts="mq"')),
+        ({"network": "private:shop", "ports": [5432]}, ()),
         ({"artifacts": ["out/*"], "scope": "class", "memory": "1G"}, ()),
     ],
 )
