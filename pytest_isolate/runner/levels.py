@@ -18,7 +18,7 @@ REFUSED = {
 
 
 def hint(evidence: Evidence) -> str:
-    """ "" for one that had namespaces, or did not run."""
+    """Nothing for one that had namespaces, or did not run."""
     if evidence.level in (None, "namespaces"):
         return ""
     refused = [text for kind, text in REFUSED.items() if kind in evidence.confined]

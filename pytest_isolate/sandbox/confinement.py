@@ -151,11 +151,8 @@ def _native(confinement: Confinement) -> tuple[Any, Any]:
     request.closes_network = confinement.closes_network
     if ruleset is not None:
         request.uses_landlock = 1
-        request.handled_files, request.handled_tcp, request.scoped = (
-            ruleset.files,
-            ruleset.tcp,
-            ruleset.scoped,
-        )
+        request.handled_files, request.handled_tcp = ruleset.files, ruleset.tcp
+        request.scoped = ruleset.scoped
         request.in_directories, request.in_files = ruleset.files, ruleset.in_files
     return request, text
 
@@ -177,9 +174,20 @@ def enter_tmp(confinement: Confinement) -> None:
 
 
 def sweep(directories: Iterable[str]) -> None:
-    """Remove what tests that are over had in these: the name says whose it was."""
+    """Remove what tests that are over had in these: the name says whose it was.
+
+    Tests may write there: what they have put in the place of a directory is not followed.
+    """
     for directory in directories:
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(directory):
-                if not os.path.exists(f"/proc/{name}"):
-                    shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+        with contextlib.suppress(OSError):  # removed or replaced by a test
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                _sweep(f"/proc/self/fd/{fd}")
+            finally:
+                os.close(fd)
+
+
+def _sweep(directory: str) -> None:
+    for name in os.listdir(directory):
+        if name.isdecimal() and not os.path.exists(f"/proc/{name}"):
+            shutil.rmtree(os.path.join(directory, name), ignore_errors=True)

@@ -221,6 +221,31 @@ def test_files_are_written_where_they_may_be(place: Place) -> None:
     assert not (place.home / "base" / "isolate-tmp").exists()
 
 
+SWAP = """
+import os, pathlib, pytest
+
+def test_of_a_directory_for_a_link():
+    tmp = pathlib.Path(os.environ["TMPDIR"]).parent
+    tmp.rename(tmp.with_name("away"))
+    tmp.symlink_to(os.environ["VICTIM"])
+
+def test_next():
+    pass
+"""
+
+
+@needs_landlock
+def test_cleaning_up_is_no_way_to_files_outside(mine: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest itself is not confined, and removes what a test has left."""
+    victim = mine.home / "victim"
+    (victim / "99999999").mkdir(parents=True)  # as of a process that is over
+    monkeypatch.setenv("VICTIM", str(victim))
+    ran = mine.run(SWAP)
+    assert ran.records["test_of_a_directory_for_a_link"]["outcome"] == "passed"
+    assert "test_next" in ran.records  # whose own may have been made before
+    assert (victim / "99999999").is_dir()
+
+
 NETWORK = """
 import ctypes, os, socket, subprocess, sys
 import pytest

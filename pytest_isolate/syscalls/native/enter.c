@@ -85,6 +85,8 @@ static int hop(int cgroup_fd, struct enter_result *result) {
         args.cgroup = (uint64_t)cgroup_fd;
     }
     long failed = clone_and_leave(&args, sizeof args);
+    if (failed)
+        syscall(SYS_set_tid_address, state.tid);
     libc_restore(&state);
     errno = failed ? (int)-failed : 0;
     return failed ? -1 : 0;
