@@ -20,6 +20,7 @@ __all__ = [
     "PathRootfs",
     "Rootfs",
     "Scope",
+    "Seccomp",
     "Spec",
     "Start",
     "User",
@@ -75,6 +76,13 @@ class Watch(Enum):
     OFF = "off"  #: nobody looks
     REPORT = "report"  #: it is in the record and in the summary
     FAIL = "fail"  #: the test fails
+
+
+class Seccomp(Enum):
+    """Which system calls are refused."""
+
+    DEFAULT = "default"  #: those that reach past namespaces (kernel/seccomp.py)
+    OFF = "off"  #: none
 
 
 class EnvMode(Enum):
@@ -157,6 +165,7 @@ class Spec:
     runtime: str = NATIVE  #: the name or path of an OCI runtime's command; needs Start.SPAWN
     scope: Scope = Scope.FUNCTION
     fixtures: Fixtures = Fixtures.SHARED
+    seccomp: Seccomp = Seccomp.DEFAULT
     exclusive: bool = False  #: no other test runs at the same time (of this pytest)
     watch: Watch = Watch.REPORT
     allow: tuple[Kind, ...] = ()  #: kinds of violations that are not held against this test

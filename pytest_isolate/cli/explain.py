@@ -286,6 +286,8 @@ def _child_steps(plan: Plan, cgroup_version: str | None) -> Iterator[str]:
         kept = " ".join(capability.name.lower() for capability in sorted(plan.capabilities))
         yield f"drop all capabilities but {kept}"
     yield "set no_new_privs"
+    if plan.filtered:
+        yield "filter system calls that reach past namespaces"
     if limits.files is not None:
         yield f"limit each process to {limits.files} open files"
     if limits.cpu_time_s is not None:

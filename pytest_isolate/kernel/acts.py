@@ -61,6 +61,7 @@ BEGINNINGS = {
     "clone the test's process": Act.ENTER,
     "drop capabilities": Act.ENTER,
     "set no_new_privs": Act.ENTER,
+    "install the filter": Act.ENTER,
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from pytest_isolate.kernel.cgroups.base import CgroupEntry
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.process import mask
+from pytest_isolate.kernel.seccomp import filter_buffer
 from pytest_isolate.sandbox.guest import Environ
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.spec import Environment, EnvMode, Limits
@@ -39,6 +40,7 @@ STEP_NAMES = {
     lib.ENTER_CGROUP_NAMESPACE: "enter a cgroup namespace",
     lib.ENTER_CAPABILITIES: "drop capabilities",
     lib.ENTER_NO_NEW_PRIVS: "set no_new_privs",
+    lib.ENTER_SECCOMP: "install the filter of system calls (seccomp)",
 }
 
 #: What ``env="clean"`` starts from; PATH, HOME and what pytest needs are taken over.
@@ -100,6 +102,8 @@ def entry_request(plan: Plan) -> Any:
     request.die_with_parent = Namespace.PID not in plan.namespaces
     request.drop_capabilities = plan.capabilities is not None
     request.keep_capabilities = mask(plan.capabilities or frozenset())
+    if plan.filtered:
+        request.filter, request.filter_count = filter_buffer()
     return request
 
 

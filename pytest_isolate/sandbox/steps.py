@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pytest_isolate import units
 from pytest_isolate.kernel import mounts, namespaces, network, overlay, process
 from pytest_isolate.kernel.namespaces import Namespace
+from pytest_isolate.sandbox.masks import MASKED_PROC, MASKED_SYS, mask
 from pytest_isolate.sandbox.oci import stage
 from pytest_isolate.sandbox.oci.stage import LendCgroups, Stage
 from pytest_isolate.sandbox.written import Layer
@@ -204,6 +205,7 @@ Step = (
 )
 
 #: Files of /proc that belong to the host, not to a namespace (as OCI runtimes keep them read-only).
+NULL = "/dev/null"
 HOST_WIDE_PROC = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 DEV_LINKS = {
     "fd": "/proc/self/fd",
@@ -292,9 +294,10 @@ def describe(step: Step) -> str:
         case MountScratch(target):
             return f"mount an empty {target} on the scratch tmpfs"
         case MountProc():
-            return f"mount a fresh /proc, read-only in {', '.join(HOST_WIDE_PROC)}"
+            return f"mount a fresh /proc, read-only in {', '.join(HOST_WIDE_PROC)}, parts of it masked"
         case MountSys(_, fresh):
-            return "mount a fresh /sys read-only" if fresh else "bind the host's /sys read-only"
+            how = "mount a fresh /sys read-only" if fresh else "bind the host's /sys read-only"
+            return f"{how}, parts of it masked"
         case MountDev(_, devices):
             return f"mount a minimal /dev ({' '.join(devices)} ptmx pts shm mqueue)"
         case MakeReadOnly(target):
@@ -383,6 +386,7 @@ def _mount_proc(program: Program, proc: str) -> None:
         path = f"{proc}/{name}"
         program.call("mount", path, path, "", mounts.BIND, "", tolerated=errno.ENOENT)
         mounts.read_only(program, path, tolerated=errno.ENOENT)
+    mask(program, proc, MASKED_PROC, OLD + NULL)
 
 
 def _mount_sys(program: Program, sys: str, fresh: bool) -> None:
@@ -392,6 +396,7 @@ def _mount_sys(program: Program, sys: str, fresh: bool) -> None:
     else:
         mounts.bind(program, OLD + "/sys", sys, recursive=True)
         mounts.read_only(program, sys, recursive=True)
+    mask(program, sys, MASKED_SYS, OLD + NULL)
 
 
 def _mount_dev(program: Program, dev: str, devices: tuple[str, ...]) -> None:
@@ -400,6 +405,8 @@ def _mount_dev(program: Program, dev: str, devices: tuple[str, ...]) -> None:
     for name in devices:
         mounts.make_file(program, f"{dev}/{name}")
         mounts.bind(program, f"{OLD}/dev/{name}", f"{dev}/{name}")
+        # They are the host's own files, whose mode and owner its root could change; writing goes on.
+        mounts.read_only(program, f"{dev}/{name}")
     for name, points_to in DEV_LINKS.items():
         mounts.symlink(program, points_to, f"{dev}/{name}")
     for name in ("pts", "shm", "mqueue"):

@@ -80,6 +80,7 @@ CONSTANTS = [
     "ENTER_CGROUP_NAMESPACE",
     "ENTER_CAPABILITIES",
     "ENTER_NO_NEW_PRIVS",
+    "ENTER_SECCOMP",
     "ENTER_MAX_TASKS",
     "ENTRY_FAILED",
     "TEMPLATE_MAX_TEXT",
@@ -106,6 +107,8 @@ CDEF = (
         int die_with_parent;
         int drop_capabilities;
         uint64_t keep_capabilities;
+        const void *filter;
+        int filter_count;
     };
     struct enter_result { int32_t pid, step, error; };
 

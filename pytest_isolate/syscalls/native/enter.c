@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "enter.h"
 #include "libc_state.h"
+#include "seccomp.h"
 
 #include <errno.h>
 #include <linux/capability.h>
@@ -144,6 +145,8 @@ int isolate_enter(const struct enter_plan *plan, struct enter_result *result) {
     prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     if (plan->die_with_parent)
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (isolate_filter(plan->filter, plan->filter_count) < 0)
+        return fail(result, ENTER_SECCOMP);
     return 0;
 }
 

@@ -19,6 +19,7 @@ enum enter_step {
     ENTER_CGROUP_NAMESPACE,
     ENTER_CAPABILITIES,
     ENTER_NO_NEW_PRIVS,
+    ENTER_SECCOMP,
 };
 
 struct enter_plan {
@@ -31,6 +32,8 @@ struct enter_plan {
     int die_with_parent; /* where no pid namespace ends the test with its init */
     int drop_capabilities;
     uint64_t keep_capabilities;
+    const void *filter; /* of system calls, see seccomp.h */
+    int filter_count;
 };
 
 /* In memory that parent and child share, because the child that returns is not the one that was forked. */
