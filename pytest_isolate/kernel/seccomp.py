@@ -252,7 +252,7 @@ def filter_program(machine: str) -> bytes:
         code.add(LOAD, NUMBER_AT)
         if architecture == "x86_64":
             code.add(AT_LEAST, X32_BIT, (architecture, _ENOSYS), None)
-        _search(code, architecture, sorted((number, name) for name, number in NUMBERS[architecture].items()))
+        _search(code, architecture, _ranges(architecture))
         _arguments(code, architecture)
         code.place((architecture, "allow"))
         code.add(RETURN, ALLOW)
@@ -262,18 +262,34 @@ def filter_program(machine: str) -> bytes:
     return code.pack()
 
 
-def _search(code: _Assembly, architecture: str, numbers: list[tuple[int, str]]) -> None:
+def _ranges(architecture: str) -> list[tuple[int, int, object]]:
+    """First, last and what decides, of numbers that follow each other."""
+    found: list[tuple[int, int, object]] = []
+    for number, name in sorted((number, name) for name, number in NUMBERS[architecture].items()):
+        decides = (architecture, _decides(name))
+        if found and found[-1][1:] == (number - 1, decides):
+            found[-1] = (found[-1][0], number, decides)
+        else:
+            found.append((number, number, decides))
+    return found
+
+
+def _search(code: _Assembly, architecture: str, ranges: list[tuple[int, int, object]]) -> None:
     """By halves: the kernel runs it for each of its calls when the filter is installed."""
-    if len(numbers) > FEW:
-        middle = len(numbers) // 2
-        upper = (architecture, "from", numbers[middle])
-        code.add(AT_LEAST, numbers[middle][0], upper, None)
-        _search(code, architecture, numbers[:middle])
+    if len(ranges) > FEW:
+        middle = len(ranges) // 2
+        upper = (architecture, "from", ranges[middle])
+        code.add(AT_LEAST, ranges[middle][0], upper, None)
+        _search(code, architecture, ranges[:middle])
         code.place(upper)
-        _search(code, architecture, numbers[middle:])
+        _search(code, architecture, ranges[middle:])
         return
-    for number, name in numbers:
-        code.add(EQUAL, number, (architecture, _decides(name)), None)
+    for first, last, decides in ranges:
+        if first == last:
+            code.add(EQUAL, first, decides, None)
+        else:
+            code.add(AT_LEAST, first, None, (architecture, "allow"))
+            code.add(AT_LEAST, last + 1, None, decides)
     code.jump((architecture, "allow"))
 
 
