@@ -131,7 +131,9 @@ int isolate_enter(const struct enter_plan *plan, struct enter_result *result) {
         return fail(result, ENTER_NAMESPACES);
     if (join(plan->pid_fd, CLONE_NEWPID) < 0)
         return fail(result, ENTER_PID_NAMESPACE);
-    if (hop(plan->cgroup_fd, result) < 0)
+    /* Or kill(0, ...) would reach pytest, and the terminal would be the test's to take. The hop leaves the
+     * session's leader behind: no terminal that the test opens becomes the session's. */
+    if (setsid() < 0 || hop(plan->cgroup_fd, result) < 0)
         return fail(result, ENTER_CLONE);
     if (plan->cgroup_namespace && unshare(CLONE_NEWCGROUP) < 0)
         return fail(result, ENTER_CGROUP_NAMESPACE);
