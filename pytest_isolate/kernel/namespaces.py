@@ -51,6 +51,22 @@ def unshare_user(program: Program) -> None:
     program.call("unshare", lib.CLONE_NEWUSER)
 
 
+def open_limits(program: Program, proc: str) -> None:
+    """For :func:`limit_cgroup_namespaces`, while ``proc`` is still writable."""
+    flags = lib.O_PATH | lib.O_DIRECTORY | lib.O_CLOEXEC
+    program.limits = program.call("openat", lib.AT_FDCWD, f"{proc}/sys/user", flags, 0, keep=True)
+
+
+def limit_cgroup_namespaces(program: Program, count: int) -> None:
+    """In the user namespace that the init is in, and in those below it (namespaces(7)): who may make one may
+    mount cgroups, whose files belong to the caller, and so lift its own limits."""
+    flags = lib.O_WRONLY | lib.O_CLOEXEC
+    assert program.limits is not None
+    file = program.call("openat", program.limits, "max_cgroup_namespaces", flags, 0, keep=True)
+    program.call("write", file, str(count), 1)
+    program.call("close", file)
+
+
 def identity_map(extents: tuple[tuple[int, int], ...]) -> str:
     """Every id of these (first, count) stays what it is. Writing it takes CAP_SETUID and CAP_SETGID in the
     parent namespace (user_namespaces(7))."""

@@ -198,6 +198,8 @@ def _steps(given: _Given) -> Iterator[Step]:
     yield from _in_root(given)
     if Namespace.USER in own and not given.user_first:
         yield steps.EnterUserNamespace(uid_map, gid_map)
+    if Namespace.USER in own:
+        yield steps.LimitNamespaces(1 if given.user_first else 0)
     yield steps.HandOut(tuple(n for n in Namespace if n in own and n is not Namespace.CGROUP))
     yield steps.Seal()
 

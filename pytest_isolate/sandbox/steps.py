@@ -168,6 +168,13 @@ class EnterUserNamespace:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitNamespaces:
+    """``count`` cgroup namespaces in the sandbox: the test's own, if it is made in the user namespace."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class HandOut:
     """Give pytest descriptors of the scratch tmpfs and of the namespaces, to enter them and to read them."""
 
@@ -198,6 +205,7 @@ Step = (
     | LoopbackUp
     | SetHostname
     | EnterUserNamespace
+    | LimitNamespaces
     | HandOut
     | Seal
     | Stage
@@ -261,6 +269,8 @@ def apply(step: Step, program: Program) -> None:
         case EnterUserNamespace(uid_map, gid_map):
             namespaces.unshare_user(program)
             program.map_ids(uid_map, gid_map)
+        case LimitNamespaces(count):
+            namespaces.limit_cgroup_namespaces(program, count)
         case HandOut(wanted):
             for namespace in wanted:
                 namespaces.export_namespace(program, namespace)
@@ -310,6 +320,8 @@ def describe(step: Step) -> str:
             return "bring lo up"
         case SetHostname(name):
             return f"set the hostname to {name}"
+        case LimitNamespaces():
+            return "allow no more cgroup namespaces, whose owner could lift the limits"
         case HandOut(wanted):
             return f"hand out the namespaces {', '.join(n.value for n in wanted)}"
         case Seal():
@@ -382,6 +394,7 @@ def _mount_bind(program: Program, step: MountBind) -> None:
 
 def _mount_proc(program: Program, proc: str) -> None:
     mounts.mount(program, "proc", proc, flags=mounts.NOSUID_NODEV | mounts.NOEXEC)
+    namespaces.open_limits(program, proc)
     for name in HOST_WIDE_PROC:
         path = f"{proc}/{name}"
         program.call("mount", path, path, "", mounts.BIND, "", tolerated=errno.ENOENT)
