@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 from pytest_isolate.syscalls._native import lib
@@ -10,9 +11,12 @@ from pytest_isolate.syscalls.program import Program
 __all__ = [
     "Namespace",
     "clone_flags",
-    "export_namespace",
+    "enter_user",
+    "export",
     "identity_map",
+    "limit_cgroup_namespaces",
     "map_self",
+    "open_limits",
     "single_map",
     "unshare_user",
 ]
@@ -41,10 +45,17 @@ def clone_flags(namespaces: frozenset[Namespace]) -> int:
     return flags
 
 
-def export_namespace(program: Program, namespace: Namespace) -> None:
-    """Have the init hand out a descriptor of its own namespace, to join it with setns(2)."""
-    path = f"/proc/self/ns/{namespace.value}"
-    program.call("openat", lib.AT_FDCWD, path, lib.O_RDONLY | lib.O_CLOEXEC, 0, export=True)
+def export(program: Program, namespaces: Iterable[Namespace]) -> None:
+    """Have the init hand out descriptors of its own namespaces, to join them with setns(2)."""
+    for namespace in namespaces:
+        path = f"/proc/self/ns/{namespace.value}"
+        program.call("openat", lib.AT_FDCWD, path, lib.O_RDONLY | lib.O_CLOEXEC, 0, export=True)
+
+
+def enter_user(program: Program, uid_map: str, gid_map: str) -> None:
+    """Into a new one, whose ids the supervisor maps."""
+    unshare_user(program)
+    program.map_ids(uid_map, gid_map)
 
 
 def unshare_user(program: Program) -> None:

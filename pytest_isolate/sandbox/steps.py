@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pytest_isolate import units
 from pytest_isolate.kernel import mounts, namespaces, network, overlay, process
 from pytest_isolate.kernel.namespaces import Namespace
-from pytest_isolate.sandbox.masks import MASKED_PROC, MASKED_SYS, mask
+from pytest_isolate.sandbox.masks import HOST_WIDE_PROC, mount_proc, mount_sys
 from pytest_isolate.sandbox.oci import stage
 from pytest_isolate.sandbox.oci.stage import LendCgroups, Stage
 from pytest_isolate.sandbox.written import Layer
@@ -212,9 +212,6 @@ Step = (
     | LendCgroups
 )
 
-#: Files of /proc that belong to the host, not to a namespace (as OCI runtimes keep them read-only).
-NULL = "/dev/null"
-HOST_WIDE_PROC = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 DEV_LINKS = {
     "fd": "/proc/self/fd",
     "stdin": "/proc/self/fd/0",
@@ -237,8 +234,7 @@ def apply(step: Step, program: Program) -> None:
         case MakeScratch(size_bytes):
             _make_scratch(program, size_bytes)
         case MakeDirectory(target, mode):
-            _make_parents(program, os.path.dirname(target))
-            mounts.make_directory(program, NEW + target, mode=mode)
+            _make_directory(program, target, mode)
         case MakeSymlink(target, points_to):
             mounts.symlink(program, points_to, NEW + target)
         case MountOverlay():
@@ -250,9 +246,9 @@ def apply(step: Step, program: Program) -> None:
             mounts.make_directory(program, directory, mode=mode)
             mounts.bind(program, directory, NEW + target)
         case MountProc(target):
-            _mount_proc(program, NEW + target)
+            mount_proc(program, NEW + target, OLD)
         case MountSys(target, fresh):
-            _mount_sys(program, NEW + target, fresh)
+            mount_sys(program, NEW + target, fresh, OLD)
         case MountDev(target, devices):
             _mount_dev(program, NEW + target, devices)
         case MakeReadOnly(target):
@@ -267,13 +263,11 @@ def apply(step: Step, program: Program) -> None:
         case SetHostname(name):
             program.call("sethostname", name, len(name))
         case EnterUserNamespace(uid_map, gid_map):
-            namespaces.unshare_user(program)
-            program.map_ids(uid_map, gid_map)
+            namespaces.enter_user(program, uid_map, gid_map)
         case LimitNamespaces(count):
             namespaces.limit_cgroup_namespaces(program, count)
         case HandOut(wanted):
-            for namespace in wanted:
-                namespaces.export_namespace(program, namespace)
+            namespaces.export(program, wanted)
         case Seal():
             process.seal(program)
         case Stage() | LendCgroups():
@@ -381,6 +375,11 @@ def _make_parents(program: Program, target: str) -> None:
         program.call("mkdirat", mounts.AT_FDCWD, NEW + path, 0o755, tolerated=errno.EEXIST)
 
 
+def _make_directory(program: Program, target: str, mode: int) -> None:
+    _make_parents(program, os.path.dirname(target))
+    mounts.make_directory(program, NEW + target, mode=mode)
+
+
 def _mount_bind(program: Program, step: MountBind) -> None:
     if step.make_target and step.is_file:
         _make_parents(program, os.path.dirname(step.target))
@@ -390,26 +389,6 @@ def _mount_bind(program: Program, step: MountBind) -> None:
     mounts.bind(program, OLD + step.source, NEW + step.target, recursive=step.recursive)
     if step.readonly:
         mounts.read_only(program, NEW + step.target, recursive=step.recursive)
-
-
-def _mount_proc(program: Program, proc: str) -> None:
-    mounts.mount(program, "proc", proc, flags=mounts.NOSUID_NODEV | mounts.NOEXEC)
-    namespaces.open_limits(program, proc)
-    for name in HOST_WIDE_PROC:
-        path = f"{proc}/{name}"
-        program.call("mount", path, path, "", mounts.BIND, "", tolerated=errno.ENOENT)
-        mounts.read_only(program, path, tolerated=errno.ENOENT)
-    mask(program, proc, MASKED_PROC, OLD + NULL)
-
-
-def _mount_sys(program: Program, sys: str, fresh: bool) -> None:
-    if fresh:
-        flags = mounts.NOSUID_NODEV | mounts.NOEXEC | mounts.RDONLY
-        mounts.mount(program, "sysfs", sys, flags=flags)
-    else:
-        mounts.bind(program, OLD + "/sys", sys, recursive=True)
-        mounts.read_only(program, sys, recursive=True)
-    mask(program, sys, MASKED_SYS, OLD + NULL)
 
 
 def _mount_dev(program: Program, dev: str, devices: tuple[str, ...]) -> None:

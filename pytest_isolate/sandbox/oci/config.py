@@ -11,7 +11,7 @@ from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.overlay import escape
 from pytest_isolate.kernel.process import Capability
 from pytest_isolate.sandbox import steps
-from pytest_isolate.sandbox.masks import MASKED
+from pytest_isolate.sandbox.masks import HOST_WIDE_PROC, MASKED
 from pytest_isolate.sandbox.oci.seccomp import profile
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.spec import Limits, Seccomp
@@ -127,7 +127,7 @@ def config(plan: Plan, process: Process, machine: Machine, layers: str) -> dict[
             "rootfsPropagation": "private",
             **({"seccomp": profile(machine.name)} if plan.spec.seccomp is Seccomp.DEFAULT else {}),
             "maskedPaths": [*MASKED],
-            "readonlyPaths": [f"/proc/{name}" for name in steps.HOST_WIDE_PROC],
+            "readonlyPaths": [f"/proc/{name}" for name in HOST_WIDE_PROC],
         },
     }
 
