@@ -39,6 +39,7 @@ from pytest_isolate.values import (
     parse_rootfs,
     parse_runtime,
     parse_scope,
+    parse_seccomp,
     parse_start,
     parse_user,
     parse_watch,
@@ -241,6 +242,11 @@ OPTIONS: tuple[Option, ...] = (
         default="native",
         help="who makes the sandbox: native: this plugin; else the command of an OCI runtime, "
         "which implies start=spawn",
+    ),
+    Option(
+        name="seccomp", field="seccomp", metavar="default|off", parse=parse_seccomp, default="default",
+        help="default: refuse system calls that reach past namespaces: keys, kernel modules, bpf, io_uring, "
+        "the clock and others; off: refuse none",
     ),
     Option(
         name="scope", field="scope", metavar="function|class|module", parse=parse_scope, default="function",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Fixtures,
         Rootfs,
         Scope,
+        Seccomp,
         Start,
         User,
         Watch,
@@ -49,6 +50,7 @@ __all__ = [
     "parse_rootfs",
     "parse_runtime",
     "parse_scope",
+    "parse_seccomp",
     "parse_start",
     "parse_user",
     "parse_watch",
@@ -131,6 +133,12 @@ def parse_scope(value: object) -> Scope:
     from pytest_isolate.spec import Scope
 
     return member(Scope, value)
+
+
+def parse_seccomp(value: object) -> Seccomp:
+    from pytest_isolate.spec import Seccomp
+
+    return member(Seccomp, value)
 
 
 def parse_fixtures(value: object) -> Fixtures:

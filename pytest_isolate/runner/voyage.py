@@ -271,19 +271,18 @@ class Voyage:
                     raise
 
     def _end_interrupted(self) -> bool:
-        """After Ctrl-C, which the child has got too: let it tear down. False if a debugger there took it.
+        """After Ctrl-C, which the child, in a session of its own, is told: let it tear down. False if a
+        debugger there took it.
 
         A second Ctrl-C ends the child at once, and so does not taking notice of the first.
         """
         assert self._flight is not None
         try:
+            self._flight.pass_on(signal.SIGINT)
             if not self._flight.is_debugged:
                 self._run_until_heard()
             if self._flight.is_debugged:
                 return False
-            if not self._heard():
-                self._flight.pass_on(signal.SIGINT)  # by kill(1), which reaches one process
-                self._run_until_heard()
             if self._heard():
                 self._session.launcher.loop.run_until(lambda: self._result is not None)
         except KeyboardInterrupt:

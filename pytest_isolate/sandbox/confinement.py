@@ -119,6 +119,10 @@ def _impossible(spec: Spec, host: Host) -> Iterator[str]:
             yield f"the bind of {bind.source} at {bind.target}"
     if spec.network not in (Network.NONE, Network.HOST):
         yield f"network={spec.network.value!r}"
+    if spec.ports:
+        yield "ports"
+    if spec.hosts:
+        yield "hosts"
     if spec.user is User.ROOT and host.uid != 0:
         yield "user='root'"
     if spec.workdir is not None and not os.path.isdir(spec.workdir):

@@ -13,6 +13,7 @@ from typing import Any
 from pytest_isolate.kernel.cgroups.base import CgroupEntry
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.process import mask
+from pytest_isolate.kernel.seccomp import filter_buffer
 from pytest_isolate.sandbox.confinement import enter_tmp, request_of
 from pytest_isolate.sandbox.guest import Environ
 from pytest_isolate.sandbox.plan import Plan
@@ -43,6 +44,7 @@ STEP_NAMES = {
     lib.ENTER_CAPABILITIES: "drop capabilities",
     lib.ENTER_NO_NEW_PRIVS: "set no_new_privs",
     lib.ENTER_CONFINEMENT: "confine itself",
+    lib.ENTER_SECCOMP: "install the filter of system calls (seccomp)",
 }
 
 #: What ``env="clean"`` starts from; PATH, HOME and what pytest needs are taken over.
@@ -106,6 +108,8 @@ def entry_request(plan: Plan) -> Any:
     request.keep_capabilities = mask(plan.capabilities or frozenset())
     if plan.confinement is not None:
         request.confinement = request_of(plan.confinement)
+    if plan.filtered:
+        request.filter, request.filter_count = filter_buffer()
     return request
 
 

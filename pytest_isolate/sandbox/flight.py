@@ -110,6 +110,7 @@ class Flight:
         self._is_ordered = False  # a process that is not there yet
         self._ended = False
         self._done = False
+        self.is_closed = False  #: it has no descriptor any more
         self._settling = False
         self._leaked: int | None = None
         self._meter = Meter(plan.limits, cgroup)
@@ -415,3 +416,4 @@ class Flight:
         for fd in self._namespaces.fds.values():
             os.close(fd)
         self._namespaces = NamespaceFds({})
+        self.is_closed = True

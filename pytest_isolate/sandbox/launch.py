@@ -65,6 +65,8 @@ class Launcher:
         self._no_cgroups: UnsupportedError | None = None
         self._programs: dict[int, tuple[Plan, Program]] = {}  # by id of the plan, which is kept alive
         self._flights: dict[int, Flight] = {}  # built or being built, by sandbox id
+        self._started: list[Flight] = []  # also those whose sandbox is gone before their test is reaped
+        self._taken: dict[int, tuple[int, ...]] = {}  # descriptors on their way to a flight, by sandbox id
         self._pool = Pool()
         self._connections = Connections(self.loop)
         self._template: Template | None = None
@@ -174,10 +176,13 @@ class Launcher:
             held=held,
             container=container,
         )
+        self._started = [*(other for other in self._started if not other.is_closed), flight]
         if berth.sandbox_id is not None:
             self._flights[berth.sandbox_id] = flight
             self._connections.expect(berth.sandbox_id, item)
         if (fds := berth.fds) is not None:
+            assert berth.sandbox_id is not None
+            self._taken[berth.sandbox_id] = fds
             self.loop.call_later(0, lambda: self._built(flight, fds, berth.sandbox_id))
         elif berth.sandbox_id is None:
             self.loop.call_later(0, flight.fork)
@@ -305,6 +310,7 @@ class Launcher:
                 self._forget(reply.sandbox_id)
 
     def _built(self, flight: Flight, fds: tuple[int, ...], sandbox_id: int | None) -> None:
+        self._taken = {number: taken for number, taken in self._taken.items() if taken is not fds}
         scratch_fd, *rest = fds
         own = self._hull(flight.plan).namespaces
         handed = [n for n in Namespace if n in own and n is not Namespace.CGROUP]
@@ -344,7 +350,11 @@ class Launcher:
             self._supervisor.forget()
         for fd in self._cgroups.lock_fds if self._cgroups is not None else ():
             os.close(fd)
-        for flight in self._flights.values():
+        for fd in (fd for fds in self._taken.values() for fd in fds):
+            os.close(fd)
+        for flight in self._started:
+            if flight.is_closed:
+                continue
             if flight.container is not None:
                 flight.container.close_descriptors()
             if flight is own:

@@ -19,7 +19,17 @@ from pytest_isolate.sandbox.lending import Workspace, libraries, loader_command,
 from pytest_isolate.sandbox.roots import root_steps
 from pytest_isolate.sandbox.steps import Step
 from pytest_isolate.sandbox.written import Layer
-from pytest_isolate.spec import NATIVE, HostRootfs, ImageRootfs, Limits, Network, PathRootfs, Spec, User
+from pytest_isolate.spec import (
+    NATIVE,
+    HostRootfs,
+    ImageRootfs,
+    Limits,
+    Network,
+    PathRootfs,
+    Seccomp,
+    Spec,
+    User,
+)
 
 if TYPE_CHECKING:
     from pytest_isolate.sandbox.images.store import Image
@@ -57,6 +67,11 @@ class Plan:
     def contained(self) -> bool:
         """Whether an OCI runtime takes the steps; each of them is a part of its config.json."""
         return self.spec.runtime != NATIVE and bool(self.steps)
+
+    @property
+    def filtered(self) -> bool:
+        """Whether entering installs the filter of system calls; a runtime brings the bundle's."""
+        return self.spec.seccomp is Seccomp.DEFAULT and self.spec.runtime == NATIVE
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -196,6 +211,8 @@ def _steps(given: _Given) -> Iterator[Step]:
     yield from _in_root(given)
     if Namespace.USER in own and not given.user_first:
         yield steps.EnterUserNamespace(uid_map, gid_map)
+    if Namespace.USER in own:
+        yield steps.LimitNamespaces(1 if given.user_first else 0)
     yield steps.HandOut(tuple(n for n in Namespace if n in own and n is not Namespace.CGROUP))
     yield steps.Seal()
 

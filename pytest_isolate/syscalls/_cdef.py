@@ -84,6 +84,7 @@ CONSTANTS = [
     "ENTER_CAPABILITIES",
     "ENTER_NO_NEW_PRIVS",
     "ENTER_CONFINEMENT",
+    "ENTER_SECCOMP",
     "ENTER_MAX_TASKS",
     "ENTRY_FAILED",
     "TEMPLATE_MAX_TEXT",
@@ -123,6 +124,8 @@ CDEF = (
         int drop_capabilities;
         uint64_t keep_capabilities;
         const struct confinement *confinement;
+        const void *filter;
+        int filter_count;
     };
     struct enter_result { int32_t pid, step, error; };
 

@@ -29,6 +29,8 @@ SUPERVISOR = HERE / "isolate-supervisor"
 INIT = HERE / "isolate-init"
 INTERPRETER = HERE / "isolate-interpreter"
 LIMITED_API = 0x030A0000
+#: Of the extension, below native/.
+SOURCES = ("confine", "enter", "in_root", "libc_state", "readback", "seccomp", "template")
 CURE = "install a C compiler and Python's headers: apt-get install gcc libc6-dev python3-dev"
 
 
@@ -82,7 +84,15 @@ def build_extension() -> None:
                 str(generated),
                 *(
                     str(NATIVE / f"{name}.c")
-                    for name in ("confine", "enter", "in_root", "libc_state", "readback", "template")
+                    for name in (
+                        "confine",
+                        "enter",
+                        "in_root",
+                        "libc_state",
+                        "readback",
+                        "seccomp",
+                        "template",
+                    )
                 ),
                 "-ldl",
                 "-o",

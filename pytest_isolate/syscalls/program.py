@@ -47,6 +47,9 @@ class Program:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.label = ""
+        self.limits: Slot | None = (
+            None  #: a descriptor of /proc/sys/user, for steps after the one that opens it
+        )
         self._packed: tuple[int, bytes] | None = None
 
     def call(

@@ -212,6 +212,7 @@ EVERY_STEP: dict[type, tuple[Any, ...]] = {
     steps.LoopbackUp: (),
     steps.SetHostname: ("a",),
     steps.EnterUserNamespace: ("0 0 1", "0 0 1"),
+    steps.LimitNamespaces: (0,),
     steps.HandOut: ((Namespace.PID,),),
     steps.Seal: (),
     stage.Stage: ("/stage", 1, ()),

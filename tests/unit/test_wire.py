@@ -38,7 +38,8 @@ def test_what_c_says_of_an_entered_process_is_a_message() -> None:
     assert message.evidence["limits"]["RLIMIT_NOFILE"] == str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     assert int(message.evidence["capabilities"], 16) == effective_capabilities()
     assert {*message.evidence} == {
-        "namespaces", "root", "capabilities", "no_new_privs", "seccomp", "confined", "limits"
+        "namespaces", "root", "mounts", "masked", "read_only", "limits",
+        "capabilities", "capabilities_bounding", "no_new_privs", "seccomp", "confined",
     }  # fmt: skip
 
 

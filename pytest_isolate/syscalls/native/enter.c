@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "enter.h"
 #include "libc_state.h"
+#include "seccomp.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -153,7 +154,9 @@ int isolate_enter(const struct enter_plan *plan, struct enter_result *result) {
         return fail(result, ENTER_NAMESPACES);
     if (join(plan->pid_fd, CLONE_NEWPID) < 0)
         return fail(result, ENTER_PID_NAMESPACE);
-    if (settle(plan, result) < 0)
+    /* Or kill(0, ...) would reach pytest, and the terminal would be the test's to take. The hop leaves the
+     * session's leader behind: no terminal that the test opens becomes the session's. */
+    if (setsid() < 0 || settle(plan, result) < 0)
         return fail(result, ENTER_CLONE);
     if (plan->cgroup_namespace && unshare(CLONE_NEWCGROUP) < 0)
         return fail(result, ENTER_CGROUP_NAMESPACE);
@@ -169,6 +172,8 @@ int isolate_enter(const struct enter_plan *plan, struct enter_result *result) {
     prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     if (plan->die_with_parent)
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (isolate_filter(plan->filter, plan->filter_count) < 0)
+        return fail(result, ENTER_SECCOMP);
     return 0;
 }
 

@@ -22,6 +22,7 @@ enum enter_step {
     ENTER_CAPABILITIES,
     ENTER_NO_NEW_PRIVS,
     ENTER_CONFINEMENT,
+    ENTER_SECCOMP,
 };
 
 struct enter_plan {
@@ -35,6 +36,8 @@ struct enter_plan {
     int drop_capabilities;
     uint64_t keep_capabilities;
     const struct confinement *confinement; /* where there are no namespaces, or NULL */
+    const void *filter; /* of system calls, see seccomp.h */
+    int filter_count;
 };
 
 /* In memory that parent and child share, because the child that returns is not the one that was forked. */
