@@ -20,6 +20,7 @@ class Evidence:
     capabilities: str | None = None  #: CapEff, hexadecimal
     no_new_privs: bool | None = None
     seccomp: int | None = None
+    network_watch: str | None = None  #: who tells of attempts to leave: "kernel", "python"; None: nobody
     missing: tuple[str, ...] = ()  #: what --isolate-missing=degrade did without
 
     @classmethod
@@ -52,5 +53,6 @@ class Evidence:
             "capabilities": self.capabilities,
             "no_new_privs": self.no_new_privs,
             "seccomp": self.seccomp,
+            "network_watch": self.network_watch,
             "missing": list(self.missing),
         }

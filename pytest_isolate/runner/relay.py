@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,7 @@ from pytest_isolate.runner import (
     carry,
     coverage_data,
     current_test,
+    network_watch,
     record,
     replay,
     reruns,
@@ -198,9 +200,10 @@ class _ItemLog:
             for report in replay.rebuild_all(self._item, self._transcript):
                 reports.append(report)
             reruns.add_earlier(self._item, reports, self.attempts)
-            self._violations = violations.gather(
-                [*run.seen, *violations.told(self._transcript.observed)], voyage.spec
-            )
+            told = violations.told(self._transcript.observed)
+            found, attempts = network_watch.violations(run.attempts, told, voyage.evidence, voyage.spec)
+            run.usage = replace(run.usage, network_attempts=attempts)
+            self._violations = violations.gather([*run.seen, *found], voyage.spec)
         except Exception as error:  # a child may send anything
             outcome = ChannelBroken(f"a report that is none: {error!r}")
         match self._transcript.ending:

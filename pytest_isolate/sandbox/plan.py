@@ -18,7 +18,7 @@ from pytest_isolate.sandbox.lending import Workspace, libraries, loader_command,
 from pytest_isolate.sandbox.roots import root_steps
 from pytest_isolate.sandbox.steps import Step
 from pytest_isolate.sandbox.written import Layer
-from pytest_isolate.spec import NATIVE, HostRootfs, ImageRootfs, Limits, Network, PathRootfs, Spec, User
+from pytest_isolate.spec import NATIVE, HostRootfs, ImageRootfs, Limits, Network, PathRootfs, Spec, User, Watch
 
 if TYPE_CHECKING:
     from pytest_isolate.sandbox.images.store import Image
@@ -55,6 +55,12 @@ class Plan:
     def contained(self) -> bool:
         """Whether an OCI runtime takes the steps; each of them is a part of its config.json."""
         return self.spec.runtime != NATIVE and bool(self.steps)
+
+    @property
+    def watches_network(self) -> bool:
+        """Whether the supervisor is told of what leaves the sandbox. Not in a container: its runtime enters."""
+        own = Namespace.NET in self.namespaces and self.spec.watch is not Watch.OFF
+        return own and bool(self.steps) and not self.contained
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -82,7 +82,7 @@ def build_extension() -> None:
                 str(generated),
                 *(
                     str(NATIVE / f"{name}.c")
-                    for name in ("enter", "in_root", "libc_state", "readback", "template")
+                    for name in ("enter", "in_root", "libc_state", "readback", "template", "watch")
                 ),
                 "-ldl",
                 "-o",
@@ -93,7 +93,8 @@ def build_extension() -> None:
 
 def build_programs() -> None:
     flags = ["-O2", "-g", "-Wall", "-Wextra", f"-I{NATIVE}"]
-    run([*compiler(), *flags, str(NATIVE / "supervisor.c"), "-o", str(SUPERVISOR)])
+    sources = [str(NATIVE / "supervisor.c"), str(NATIVE / "notify.c")]
+    run([*compiler(), *flags, *sources, "-o", str(SUPERVISOR)])
     run([*compiler(), *flags, "-static", "-s", str(NATIVE / "init.c"), "-o", str(INIT)])
 
 

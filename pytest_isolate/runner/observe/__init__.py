@@ -13,9 +13,9 @@ from typing import Protocol
 
 import pytest
 
-from pytest_isolate.runner.observe import audit, threads
+from pytest_isolate.runner.observe import audit, network, threads
 from pytest_isolate.sandbox.messages import Observed
-from pytest_isolate.spec import Spec, Watch
+from pytest_isolate.spec import Network, Spec, Watch
 from pytest_isolate.violation import MOST_VIOLATIONS, Violation
 
 __all__ = ["Observer", "Observers"]
@@ -37,6 +37,8 @@ class Observers:
         if spec.watch is not Watch.OFF:
             # The last to begin is the first to be asked: what observers do themselves is not seen by others.
             self._observers = [threads.Threads()]
+            if spec.network is not Network.HOST:
+                self._observers.append(network.Network())
             audit.install(str(item.config.rootpath))
 
     def begin(self) -> None:
