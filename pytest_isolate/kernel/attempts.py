@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import struct
@@ -43,7 +44,7 @@ class Attempt:
         """Our own supervisor made the frame; address, payload and command are a test's."""
         pid, inner_pid, act, kind, protocol, *sizes = ATTEMPT.unpack_from(data)
         ends = [ATTEMPT.size + sum(sizes[:n]) for n in range(4)]
-        address, payload, command = (data[start:end] for start, end in zip(ends, ends[1:], strict=False))
+        address, payload, command = (data[start:end] for start, end in itertools.pairwise(ends))
         family, host, port = _read_address(address)
         return cls(
             sandbox_id=sandbox_id,

@@ -9,7 +9,7 @@ from pathlib import Path
 from pytest_isolate.syscalls._native import lib
 from pytest_isolate.syscalls.program import Program
 
-__all__ = ["has_route", "known_hosts", "loopback_up", "open_low_ports"]
+__all__ = ["has_local_socket", "has_route", "known_hosts", "loopback_up", "open_low_ports"]
 
 IFF_UP = 0x1
 #: struct nlmsghdr and struct rtmsg, then the attribute RTA_DST (rtnetlink(7)).
@@ -32,7 +32,7 @@ def open_low_ports(program: Program, proc: str) -> None:
 
 
 def has_route(host: str) -> bool:
-    """Whether the caller's network has a way to an address, as the kernel itself would go. Sends nothing there."""
+    """Whether the caller's network has a way to an address, as the kernel would go. Sends nothing."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         address = socket.inet_pton(family, host)
@@ -48,6 +48,16 @@ def has_route(host: str) -> bool:
         return False
     _, message, _, _, _, *route, _ = ROUTE.unpack_from(answer)
     return bool(message == RTM_NEWROUTE and route[7] < RTN_BLACKHOLE)
+
+
+def has_local_socket(path: str) -> bool:
+    """Whether a socket of the caller's network namespace is bound to a path that ends alike."""
+    name = "/" + path.rpartition("/")[2]
+    try:
+        lines = Path("/proc/self/net/unix").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.endswith(name) for line in lines)
 
 
 def known_hosts() -> set[str]:

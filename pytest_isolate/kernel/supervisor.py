@@ -107,7 +107,7 @@ class Supervisor:
     def create(self, clone_flags: int, program: Program, *, watch: bool = False) -> int:
         """Have a sandbox built; :class:`Ready` or :class:`Failed` with the returned id will follow.
 
-        ``watch``: one more descriptor, for whoever enters to hand over the listener of its network (native/watch.h).
+        ``watch``: one more descriptor, to hand over the listener of the network (native/watch.h).
         """
         self._next_id += 1
         op_count, payload = program.pack()
@@ -145,7 +145,7 @@ class Supervisor:
         return self._unread.popleft() if self._unread else self._read()
 
     def look_ahead(self, sandbox_id: int, *, until_counts: bool = False) -> list[Attempt | Counts]:
-        """What has come about attempts in one sandbox; ``until_counts``: wait for these. Other replies stay."""
+        """What has come of attempts in one sandbox; ``until_counts``: wait for these. Others stay."""
         found: list[Attempt | Counts] = []
         stay: deque[Reply] = deque()
         while True:

@@ -6,7 +6,6 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import os
-import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +13,11 @@ from pathlib import Path
 
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel.attempts import Act, Attempt
-from pytest_isolate.runner.network_words import describe
+from pytest_isolate.runner.network_words import UNIX, describe, is_attempt
 from pytest_isolate.sandbox.network_log import Attempts, NetworkLog
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.spec import Network, Spec, Watch
+from pytest_isolate.syscalls._native import lib
 from pytest_isolate.violation import Kind, Violation
 
 __all__ = ["KERNEL", "PYTHON", "violations", "watched_by"]
@@ -39,8 +39,8 @@ def violations(
     attempts: Attempts | None, told: Sequence[Violation], evidence: Evidence, spec: Spec
 ) -> tuple[list[Violation], int | None]:
     """What a test is to hear of, with what ``told`` has beside it; and how many attempts there were."""
-    of_python = [violation for violation in told if violation.kind is Kind.NETWORK]
-    others = [violation for violation in told if violation.kind is not Kind.NETWORK]
+    of_python = [violation for violation in told if is_attempt(violation)]
+    others = [violation for violation in told if not is_attempt(violation)]
     if evidence.network_watch != KERNEL:
         found = of_python
     else:
@@ -60,17 +60,29 @@ class _Seen:
 
 def _seen(attempts: Attempts, spec: Spec) -> Iterator[_Seen]:
     own = {attempt.command for attempt, _ in attempts.counted if attempt.pid == attempts.own_pid}
-    own.add(Path("/proc/self/cmdline").read_bytes()[:255])  # as far as the supervisor reads
+    own.add(Path("/proc/self/cmdline").read_bytes()[: lib.ATTEMPT_MAX_COMMAND - 1])  # as far as it is told
     of_process: dict[int, list[Attempt]] = defaultdict(list)
     for attempt, _ in attempts.counted:
         of_process[attempt.pid].append(attempt)
-    for attempt, count in attempts.counted:
+    for attempt, count in _one_per_name(attempts.counted):
         if not _is_by_the_way(attempt, of_process[attempt.pid]) and not _is_bound(attempt, spec):
             is_own = attempt.pid == attempts.own_pid
             where = "the test's own process" if is_own else _process(attempt)
             host = (attempt.name or "") if attempt.act is Act.QUERY else attempt.host
             violation = describe(attempt.act, attempt.protocol, host, attempt.port, where, count)
             yield _Seen(violation, is_own or attempt.command in own)
+
+
+def _one_per_name(counted: Iterable[tuple[Attempt, int]]) -> Iterator[tuple[Attempt, int]]:
+    """Who looks up a name asks for each kind of address."""
+    queries: dict[tuple[int, str | None], tuple[Attempt, int]] = {}
+    for attempt, count in counted:
+        if attempt.act is Act.QUERY:
+            first, most = queries.get((attempt.pid, attempt.name), (attempt, 0))
+            queries[attempt.pid, attempt.name] = first, max(most, count)
+        else:
+            yield attempt, count
+    yield from queries.values()
 
 
 def _is_by_the_way(attempt: Attempt, all_of_it: Iterable[Attempt]) -> bool:
@@ -84,14 +96,14 @@ def _is_by_the_way(attempt: Attempt, all_of_it: Iterable[Attempt]) -> bool:
 
 def _is_bound(attempt: Attempt, spec: Spec) -> bool:
     """A socket that the test was given."""
-    path = os.path.realpath(attempt.host) if attempt.protocol == "unix" else ""
+    path = os.path.realpath(attempt.host) if attempt.protocol == UNIX else ""
     targets = (bind.target.rstrip("/") for bind in spec.binds)
     return any(path == target or path.startswith(f"{target}/") for target in targets)
 
 
 def _process(attempt: Attempt) -> str:
-    words = attempt.command.rstrip(b"\0").decode("utf-8", "replace").split("\0")
-    command = " ".join(shlex.join(words).split())
+    command = " ".join(attempt.command.decode("utf-8", "replace").replace("\0", " ").split())
+    command = "".join(char if char.isprintable() else "?" for char in command)
     if len(command) > COMMAND_CHARS:
         command = f"{command[:COMMAND_CHARS]}…"
     return f"pid {attempt.inner_pid}: {command}"
@@ -122,4 +134,3 @@ def _as_asked(what: str, places: Iterable[str]) -> str:
     if what in places or not what.startswith(LOOKED_UP):
         return what
     return next((asked for asked in places if what.startswith(f"{asked}.")), what)
-

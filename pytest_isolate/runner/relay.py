@@ -200,8 +200,8 @@ class _ItemLog:
             for report in replay.rebuild_all(self._item, self._transcript):
                 reports.append(report)
             reruns.add_earlier(self._item, reports, self.attempts)
-            told = violations.told(self._transcript.observed)
-            found, attempts = network_watch.violations(run.attempts, told, voyage.evidence, voyage.spec)
+            observed = violations.told(self._transcript.observed)
+            found, attempts = network_watch.violations(run.attempts, observed, voyage.evidence, voyage.spec)
             run.usage = replace(run.usage, network_attempts=attempts)
             self._violations = violations.gather([*run.seen, *found], voyage.spec)
         except Exception as error:  # a child may send anything

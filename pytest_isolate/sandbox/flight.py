@@ -51,8 +51,8 @@ from pytest_isolate.sandbox.messages import (
 )
 from pytest_isolate.sandbox.meter import Meter
 from pytest_isolate.sandbox.moments import Moments
-from pytest_isolate.sandbox.oci.container import Container
 from pytest_isolate.sandbox.network_log import NetworkLog
+from pytest_isolate.sandbox.oci.container import Container
 from pytest_isolate.sandbox.passage import Passage
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Listener, Result

@@ -26,12 +26,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_isolate.errors import IsolateError, SetupError, SupervisorError, UnsupportedError
+from pytest_isolate.kernel.attempts import Attempt, Counts
 from pytest_isolate.kernel.cgroups.base import Cgroup, Cgroups
 from pytest_isolate.kernel.cgroups.detect import open_cgroups
 from pytest_isolate.kernel.cgroups.lent import LentCgroup
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import Namespace, clone_flags
-from pytest_isolate.kernel.attempts import Attempt, Counts
 from pytest_isolate.kernel.supervisor import Failed, Gone, Ready, Reply, Supervisor
 from pytest_isolate.sandbox.birth import Forked
 from pytest_isolate.sandbox.enter import NamespaceFds

@@ -27,7 +27,7 @@ class NetworkLog:
     replies for others that nobody has read."""
 
     def __init__(
-        self, sandbox_id: int, supervisor: Callable[[], Supervisor | None], unread: Callable[[], None]
+        self, sandbox_id: int, supervisor: Callable[[], Supervisor | None], unread: Callable[[], object]
     ) -> None:
         self.entry: EntryReport | None = None  #: of the test's own process
         self._sandbox_id = sandbox_id

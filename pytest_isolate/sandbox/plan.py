@@ -18,7 +18,17 @@ from pytest_isolate.sandbox.lending import Workspace, libraries, loader_command,
 from pytest_isolate.sandbox.roots import root_steps
 from pytest_isolate.sandbox.steps import Step
 from pytest_isolate.sandbox.written import Layer
-from pytest_isolate.spec import NATIVE, HostRootfs, ImageRootfs, Limits, Network, PathRootfs, Spec, User, Watch
+from pytest_isolate.spec import (
+    NATIVE,
+    HostRootfs,
+    ImageRootfs,
+    Limits,
+    Network,
+    PathRootfs,
+    Spec,
+    User,
+    Watch,
+)
 
 if TYPE_CHECKING:
     from pytest_isolate.sandbox.images.store import Image
@@ -58,7 +68,7 @@ class Plan:
 
     @property
     def watches_network(self) -> bool:
-        """Whether the supervisor is told of what leaves the sandbox. Not in a container: its runtime enters."""
+        """Whether the kernel tells of what leaves the sandbox. Not in a container: its runtime enters."""
         own = Namespace.NET in self.namespaces and self.spec.watch is not Watch.OFF
         return own and bool(self.steps) and not self.contained
 

@@ -1,5 +1,5 @@
-"""Where in Python the network is used: the kernel tells what was tried (``runner/network_watch.py``), and cannot
-tell which line it was. Where it tells nothing, this is all there is.
+"""Where in Python the network is used: the kernel tells what was tried (``runner/network_watch.py``), and
+cannot tell which line it was. Where it tells nothing, this is all there is.
 
 What processes do that the test forks is seen as well: they share a page of memory with it.
 """
@@ -10,12 +10,14 @@ import mmap
 import os
 import socket
 import struct
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 from pytest_isolate.kernel.attempts import Act, protocol_name
-from pytest_isolate.kernel.network import has_route, known_hosts
-from pytest_isolate.runner.network_words import describe
+from pytest_isolate.kernel.network import has_local_socket, has_route, known_hosts
+from pytest_isolate.runner.network_words import UNIX, describe, is_agent
 from pytest_isolate.runner.observe import audit
 from pytest_isolate.violation import Violation
 
@@ -40,7 +42,9 @@ class Network:
             audit.listen(event, handler)
 
     def begin(self) -> None:
-        self._page = mmap.mmap(-1, SLOTS * SLOT_BYTES)  # shared with forks, zero, and not there before it is used
+        self._page = mmap.mmap(
+            -1, SLOTS * SLOT_BYTES
+        )  # shared with forks, zero, and not there before it is used
         self._slots: dict[bytes, int] = {}
         self._pid = os.getpid()
 
@@ -57,6 +61,8 @@ class Network:
                 if Act(int(act)) is Act.QUERY:
                     hosts = known_hosts() if hosts is None else hosts
                     is_inside = host in hosts
+                elif protocol == UNIX:
+                    is_inside = has_local_socket(host)
                 else:
                     is_inside = has_route(host)
                 if not is_inside:
@@ -73,6 +79,8 @@ class Network:
         self._reach(Act.SEND, *args)
 
     def _reach(self, act: Act, sock: socket.socket, address: Any = None, *_: object) -> None:
+        if isinstance(address, str) and is_agent(address):
+            self._keep(act, UNIX, address, 0)
         if not isinstance(address, tuple) or len(address) < 2 or address[0] in NOWHERE:
             return
         host, port = address[:2]
@@ -98,7 +106,7 @@ class Network:
         self._keep(Act.QUERY, "", name.lower().rstrip("."), 0)
 
     def _keep(self, act: Act, protocol: str, host: str, port: int) -> None:
-        text = "\0".join((str(act.value), protocol, host, str(port), audit.place()))
+        text = "\0".join((str(act.value), protocol, host, str(port), _place()))
         data = text.encode("utf-8", "replace")[: SLOT_BYTES - SLOT.size]
         at = self._slots.get(data)
         if at is None:
@@ -119,6 +127,13 @@ class Network:
             if SLOT.unpack_from(self._page, at)[1] == 0:
                 return at
         return None
+
+
+def _place() -> str:
+    """An event loop has a thread of its own look up names: then it is where the main thread waits for it."""
+    if (found := audit.place()) or threading.current_thread() is threading.main_thread():
+        return found
+    return audit.place(sys._current_frames().get(threading.main_thread().ident or 0))
 
 
 def _is_number(host: str) -> bool:
