@@ -41,6 +41,7 @@ class Evidence:
     capabilities_bounding: str | None = None  #: CapBnd: what no program can regain
     no_new_privs: bool | None = None
     seccomp: int | None = None  #: mode; 2: a filter of system calls
+    network_watch: str | None = None  #: who tells of attempts to leave: "kernel", "python"; None: nobody
     missing: tuple[str, ...] = ()  #: what --isolate-missing=degrade did without
 
     @classmethod
@@ -86,5 +87,6 @@ class Evidence:
             "capabilities_bounding": self.capabilities_bounding,
             "no_new_privs": self.no_new_privs,
             "seccomp": self.seccomp,
+            "network_watch": self.network_watch,
             "missing": list(self.missing),
         }

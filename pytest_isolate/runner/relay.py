@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -20,6 +21,7 @@ from pytest_isolate.runner import (
     coverage_data,
     current_test,
     levels,
+    network_watch,
     record,
     replay,
     reruns,
@@ -204,8 +206,11 @@ class _ItemLog:
             for report in replay.rebuild_all(self._item, self._transcript):
                 reports.append(report)
             reruns.add_earlier(self._item, reports, self.attempts)
-            found = violations.gather([*run.seen, *violations.told(self._transcript.observed)], voyage.spec)
-            self._violations = self._fleet.session.baseline.sort_out(self._item.nodeid, found)
+            observed = violations.told(self._transcript.observed)
+            found, attempts = network_watch.violations(run.attempts, observed, voyage.evidence, voyage.spec)
+            run.usage = replace(run.usage, network_attempts=attempts)
+            gathered = violations.gather([*run.seen, *found], voyage.spec)
+            self._violations = self._fleet.session.baseline.sort_out(self._item.nodeid, gathered)
         except Exception as error:  # a child may send anything
             outcome = ChannelBroken(f"a report that is none: {error!r}")
         match self._transcript.ending:

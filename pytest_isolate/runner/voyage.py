@@ -20,7 +20,7 @@ from pytest_isolate.errors import ChannelError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel import interrupts
 from pytest_isolate.outcome import Completed, Outcome
-from pytest_isolate.runner import current_test, pytest_private, replay, spawn, worker
+from pytest_isolate.runner import current_test, network_watch, pytest_private, replay, spawn, worker
 from pytest_isolate.runner.company import Company
 from pytest_isolate.runner.isolation import Isolation
 from pytest_isolate.runner.salvage import Salvaged, salvage
@@ -31,6 +31,7 @@ from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.flight import Flight
 from pytest_isolate.sandbox.messages import Entered, Finish, Interrupted, Message, Report, RunNext
 from pytest_isolate.sandbox.moments import Moments
+from pytest_isolate.sandbox.network_log import Attempts
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Body, Result
 from pytest_isolate.sandbox.template import Template
@@ -69,6 +70,7 @@ class TestRun:
     trace: str = ""  #: of faulthandler
     moments: Moments = field(default_factory=Moments)
     seen: list[Violation] = field(default_factory=list)  #: from outside of the sandbox
+    attempts: Attempts | None = None  #: to leave its network; None: the kernel does not tell
 
 
 class Voyage:
@@ -314,6 +316,9 @@ class Voyage:
                 cgroup=self._session.launcher.cgroup_version if self._cgroup_paths else None,
                 missing=self._plan.missing,
             )
+            network = self._flight.network if self._flight is not None else None
+            watched_by = network_watch.watched_by(self._plan, network)
+            self.evidence = replace(self.evidence, network_watch=watched_by)
             self._ready()
         else:
             if isinstance(message, Report):
@@ -327,6 +332,11 @@ class Voyage:
             raise ChannelError("the end of a test that has ended")  # from the test's own code
         assert self._flight is not None
         self.run.usage, self.run.outcome, self.run.moments = usage, Completed(), self._flight.moments
+        self._take_attempts()
+
+    def _take_attempts(self) -> None:
+        if self._flight is not None and self._flight.network is not None:
+            self.run.attempts = self._flight.network.take()
 
     def done(self, result: Result) -> None:
         self._result = result
@@ -336,6 +346,7 @@ class Voyage:
         elif self.run.outcome is None or not isinstance(result.outcome, Completed):
             self.run.outcome, self.run.usage = result.outcome, result.usage
             self.run.trace = result.faulthandler
+            self._take_attempts()
         if self._flight is not None and self.run.moments.received is None:
             self.run.moments = self._flight.moments
         self._failed |= not isinstance(result.outcome, Completed)

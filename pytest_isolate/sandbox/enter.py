@@ -64,14 +64,21 @@ FIELDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NamespaceFds:
     """Descriptors of a sandbox's namespaces, by namespace."""
 
     fds: dict[Namespace, int]
+    watch: int | None = None  #: takes the listener of the network's watch
 
     def in_order(self) -> list[int]:
-        return [self.fds[namespace] for namespace in FIELDS if namespace in self.fds]
+        watch = [] if self.watch is None else [self.watch]
+        return [*(self.fds[namespace] for namespace in FIELDS if namespace in self.fds), *watch]
+
+    def close(self) -> None:
+        for fd in self.in_order():
+            os.close(fd)
+        self.fds, self.watch = {}, None
 
 
 class EntryReport:
@@ -81,7 +88,7 @@ class EntryReport:
         """``slot`` of the results on a page; without one, on a page of its own."""
         self._page = page if page is not None else mmap.mmap(-1, PAGE_BYTES)
         self.pointer = ffi.cast("struct enter_result *", ffi.from_buffer(self._page)) + slot
-        self.pointer.pid = self.pointer.step = self.pointer.error = 0
+        self.pointer.pid = self.pointer.step = self.pointer.error = self.pointer.watch = 0
 
     @property
     def pid(self) -> int:
@@ -93,6 +100,11 @@ class EntryReport:
         """(step, errno) if entering failed."""
         step = int(self.pointer.step)
         return (STEP_NAMES[step], int(self.pointer.error)) if step else None
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the kernel tells of attempts to leave the network."""
+        return int(self.pointer.watch) == 1
 
 
 def entry_request(plan: Plan) -> Any:
@@ -110,6 +122,7 @@ def entry_request(plan: Plan) -> Any:
         request.confinement = request_of(plan.confinement)
     if plan.filtered:
         request.filter, request.filter_count = filter_buffer()
+    request.watch_fd = 0 if plan.watches_network else -1
     return request
 
 
@@ -128,6 +141,7 @@ def enter(plan: Plan, namespaces: NamespaceFds, entry: CgroupEntry | None, repor
     request = entry_request(plan)
     for namespace, fd in namespaces.fds.items():
         setattr(request, FIELDS[namespace], fd)
+    request.watch_fd = -1 if namespaces.watch is None else namespaces.watch
     opened = entry_files(entry)
     if entry is not None and entry.directory is not None:
         request.cgroup_fd = opened[-1]
@@ -136,7 +150,8 @@ def enter(plan: Plan, namespaces: NamespaceFds, entry: CgroupEntry | None, repor
         request.tasks_fds[0 : len(opened)] = opened
     if lib.isolate_enter(request, report.pointer) != 0:
         os._exit(lib.ENTRY_FAILED)
-    for fd in (*opened, *namespaces.fds.values()):
+    namespaces.close()
+    for fd in opened:
         os.close(fd)
 
 

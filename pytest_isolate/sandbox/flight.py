@@ -50,6 +50,7 @@ from pytest_isolate.sandbox.messages import (
 )
 from pytest_isolate.sandbox.meter import Meter
 from pytest_isolate.sandbox.moments import Moments
+from pytest_isolate.sandbox.network_log import NetworkLog
 from pytest_isolate.sandbox.oci.container import Container
 from pytest_isolate.sandbox.passage import Passage
 from pytest_isolate.sandbox.plan import Plan
@@ -103,6 +104,7 @@ class Flight:
         self._process = Passage(loop, container, self._exited, self._contained)
         self._oom_fd: int | None = None  # owned by the cgroup
         self._timers: list[Timer] = []
+        self.network: NetworkLog | None = None  #: if it is watched
         self._watchdog = Watchdog(plan.limits, cgroup, loop, self._exceeded)
         self._verdict: Outcome | None = None  # decided by the parent; else the exit status decides
         self.is_debugged = False  #: somebody sits there
@@ -159,7 +161,9 @@ class Flight:
         self._is_ordered = True
         with theirs:
             birth = Birth(theirs, self._trace, self._namespaces, entry)
-            self._process.report = self._maker.make(birth, self._born)
+            self._process.report = report = self._maker.make(birth, self._born)
+        if self.network is not None:
+            self.network.entry = report
         self._loop.watch(self._channel, self._read_channel)
         if self.container is not None:
             self._process.watch_container()
@@ -413,7 +417,6 @@ class Flight:
             self._written = None
         self._trace.close()
         self._process.close()
-        for fd in self._namespaces.fds.values():
-            os.close(fd)
+        self._namespaces.close()
         self._namespaces = NamespaceFds({})
         self.is_closed = True

@@ -29,6 +29,7 @@ from pytest_isolate.spec import (
     Seccomp,
     Spec,
     User,
+    Watch,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +73,12 @@ class Plan:
     def filtered(self) -> bool:
         """Whether entering installs the filter of system calls; a runtime brings the bundle's."""
         return self.spec.seccomp is Seccomp.DEFAULT and self.spec.runtime == NATIVE
+
+    @property
+    def watches_network(self) -> bool:
+        """Whether the kernel tells of what leaves the sandbox. Not in a container: its runtime enters."""
+        own = Namespace.NET in self.namespaces and self.spec.watch is not Watch.OFF
+        return own and bool(self.steps) and not self.contained
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -66,9 +66,19 @@ CONSTANTS = [
     "REQUEST_DESTROY",
     "REQUEST_REMEMBER_CGROUP",
     "REQUEST_REMEMBER_TREE",
+    "REQUEST_COUNTS",
     "REPLY_READY",
     "REPLY_FAILED",
     "REPLY_GONE",
+    "REPLY_ATTEMPT",
+    "REPLY_COUNTS",
+    "ATTEMPT_CONNECT",
+    "ATTEMPT_SEND",
+    "ATTEMPT_QUERY",
+    "ATTEMPT_MAX_ADDRESS",
+    "ATTEMPT_MAX_PAYLOAD",
+    "ATTEMPT_MAX_COMMAND",
+    "ATTEMPT_MAX_COUNTS",
     "OP_EXPORT",
     "OP_MAP_IDS",
     "OP_MAP_IDS_BY_HELPERS",
@@ -99,6 +109,7 @@ CDEF = (
     struct request { ...; };
     struct reply { ...; };
     struct op { ...; };
+    struct attempt { ...; };
     struct container_status { ...; };
 
     struct confinement {
@@ -126,8 +137,9 @@ CDEF = (
         const struct confinement *confinement;
         const void *filter;
         int filter_count;
+        int watch_fd;
     };
-    struct enter_result { int32_t pid, step, error; };
+    struct enter_result { int32_t pid, step, error, watch; };
 
     int isolate_enter(const struct enter_plan *plan, struct enter_result *result);
     int isolate_interrupt(int pid, int signal_number);

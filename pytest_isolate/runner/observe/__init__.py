@@ -13,9 +13,9 @@ from typing import Protocol
 
 import pytest
 
-from pytest_isolate.runner.observe import audit, project, threads
+from pytest_isolate.runner.observe import audit, network, project, threads
 from pytest_isolate.sandbox.messages import Observed
-from pytest_isolate.spec import Spec, Watch
+from pytest_isolate.spec import Network, Spec, Watch
 from pytest_isolate.violation import MOST_VIOLATIONS, Violation
 
 __all__ = ["Observer", "Observers"]
@@ -39,6 +39,8 @@ class Observers:
             self._observers = [threads.Threads()]
             if spec.strict:
                 self._observers.append(project.Project(str(item.config.rootpath)))
+            if spec.network is not Network.HOST:
+                self._observers.append(network.Network())
             audit.install(str(item.config.rootpath))
 
     def begin(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 __all__ = ["Handler", "install", "listen", "pause", "place", "resume"]
@@ -42,18 +43,17 @@ def resume() -> None:
     _paused = False
 
 
-def place() -> str:
-    """``tests/test_x.py:12 (test_y)``: the innermost frame of the caller's stack that is the project's own,
-    below rootdir and outside of site-packages; else the innermost that is not the standard library's."""
-    frame = sys._getframe(1)
-    found = ""
+def place(top: FrameType | None = None) -> str:
+    """``tests/test_x.py:12 (test_y)``: the innermost frame of the caller's stack, or of one by its ``top``,
+    that is the project's own, below rootdir and outside of site-packages; "" if none is."""
+    frame = top if top is not None else sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename
         if filename.startswith(_rootdir + os.sep) and "site-packages" not in filename:
             shown = os.path.relpath(filename, _rootdir)
             return f"{shown}:{frame.f_lineno} ({frame.f_code.co_name})"
         frame = frame.f_back  # type: ignore[assignment]
-    return found
+    return ""
 
 
 def _hear(event: str, args: tuple[Any, ...]) -> None:

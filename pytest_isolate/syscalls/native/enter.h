@@ -38,6 +38,7 @@ struct enter_plan {
     const struct confinement *confinement; /* where there are no namespaces, or NULL */
     const void *filter; /* of system calls, see seccomp.h */
     int filter_count;
+    int watch_fd; /* takes the listener of the network's watch (watch.h), or -1 */
 };
 
 /* In memory that parent and child share, because the child that returns is not the one that was forked. */
@@ -45,6 +46,7 @@ struct enter_result {
     volatile int32_t pid; /* of the process that runs the test, as the host sees it; 0: not yet */
     volatile int32_t step;
     volatile int32_t error;
+    volatile int32_t watch; /* what isolate_watch_network said; 0: not asked */
 };
 
 int isolate_enter(const struct enter_plan *plan, struct enter_result *result);

@@ -88,6 +88,8 @@ static void give(const struct received *received, const struct template_order *o
     for (size_t i = 0; i < sizeof namespaces / sizeof *namespaces; i++)
         if (*namespaces[i] >= 0 && next < end) /* -1: the plan stays in this one */
             *namespaces[i] = *next++;
+    if (plan->watch_fd >= 0 && next < end)
+        plan->watch_fd = *next++;
     for (plan->tasks_count = 0; plan->tasks_count < (int)order->tasks_count && next < end; plan->tasks_count++)
         plan->tasks_fds[plan->tasks_count] = *next++;
     if (order->has_cgroup && next < end)
