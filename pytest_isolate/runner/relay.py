@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,7 @@ from pytest_isolate.runner import (
     carry,
     coverage_data,
     current_test,
+    deeds,
     record,
     replay,
     reruns,
@@ -183,7 +185,8 @@ class _ItemLog:
             for report in reports:
                 if report.failed or report is reports[-1]:
                     report.sections.append(("isolate", voyage.salvaged.text))
-        self._log(reports, outcome, voyage.run.usage, voyage)
+        slept_s = deeds.slept_s(voyage.run) if voyage.spec.watch is not Watch.OFF else None
+        self._log(reports, outcome, replace(voyage.run.usage, slept_s=slept_s), voyage)
         for text in voyage.salvaged.warnings:
             replay.warn(self._item, text)
 
@@ -199,7 +202,7 @@ class _ItemLog:
                 reports.append(report)
             reruns.add_earlier(self._item, reports, self.attempts)
             self._violations = violations.gather(
-                [*run.seen, *violations.told(self._transcript.observed)], voyage.spec
+                [*deeds.violations_of(run), *violations.told(self._transcript.observed)], voyage.spec
             )
         except Exception as error:  # a child may send anything
             outcome = ChannelBroken(f"a report that is none: {error!r}")

@@ -63,6 +63,11 @@ class Plan:
         return (*found, ROOT_LAYER) if self.contained else found
 
     @property
+    def scaffold(self) -> frozenset[str]:
+        """What is in the layers before a test writes to them, for what is mounted there."""
+        return frozenset(step.target for step in self.steps if hasattr(step, "target"))
+
+    @property
     def placeholders(self) -> frozenset[str]:
         """Empty files in the layers that only carry a mount."""
         binds = (step for step in self.steps if isinstance(step, steps.MountBind))

@@ -3,19 +3,34 @@
 Python code that the test runs could lie about all of this: it is for telling people where to look. What is
 enforced is so without it, and what the kernel tells comes from the parent's side.
 
-An observer is begun before each test, when nothing of it has run, and asked when its teardown is over.
+An observer is begun before each test, when nothing of it has run, and asked when its teardown is over. What
+a fixture of a wider scope than ``function`` does as it is set up is not the test's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import pytest
 
-from pytest_isolate.runner.observe import audit, threads
+from pytest_isolate.runner import pytest_private
+from pytest_isolate.runner.isolation import Isolation
+from pytest_isolate.runner.observe import (
+    audit,
+    clock,
+    descriptors,
+    environment,
+    files,
+    ipc,
+    processes,
+    threads,
+)
+from pytest_isolate.runner.observe import secrets as secrets_of_home
+from pytest_isolate.runner.watches import watch
 from pytest_isolate.sandbox.messages import Observed
-from pytest_isolate.spec import Spec, Watch
+from pytest_isolate.spec import Fixtures, Start, Watch
 from pytest_isolate.violation import MOST_VIOLATIONS, Violation
 
 __all__ = ["Observer", "Observers"]
@@ -25,6 +40,9 @@ class Observer(Protocol):
     def begin(self) -> None:
         """A test begins, of the same sandbox and Spec as any before it."""
 
+    def aside(self) -> Callable[[], None]:
+        """What happens from now on until the result is called is not the test's."""
+
     def found(self) -> Iterator[Violation]:
         """The test has ended."""
 
@@ -32,16 +50,37 @@ class Observer(Protocol):
 class Observers:
     """Those of one sandbox's process. Made when it has entered."""
 
-    def __init__(self, item: pytest.Item, spec: Spec) -> None:
+    def __init__(self, item: pytest.Item, isolation: Isolation) -> None:
         self._observers: list[Observer] = []
-        if spec.watch is not Watch.OFF:
-            # The last to begin is the first to be asked: what observers do themselves is not seen by others.
-            self._observers = [threads.Threads()]
-            audit.install(str(item.config.rootpath))
+        if isolation.spec.watch is Watch.OFF:
+            return
+        audit.install(str(item.config.rootpath))
+        self._clock = clock.Clock()
+        self._files = files.Files(pytest_private.basetemp(item.config) or "/dev/null")
+        self._processes = processes.Processes()
+        inherits = isolation.spec.start is Start.FORK and isolation.spec.fixtures is Fixtures.FRESH
+        log_file = pytest_private.log_file_fd(item.config)
+        # The last to begin is the first to be asked: what observers do themselves is not seen by others.
+        self._observers = [
+            environment.Environment(),
+            secrets_of_home.Secrets(),
+            descriptors.Descriptors([log_file] if log_file is not None else [], watch_inherited=inherits),
+            threads.Threads(),
+        ]
+        if not isolation.missing:  # else its processes and their like may be the machine's
+            self._observers += [ipc.Ipc(), self._processes]
+        watch(item.config).aside = self._aside
 
-    def begin(self) -> None:
+    def begin(self, item: pytest.Item) -> None:
+        if not self._observers:
+            return
+        audit.pause()
+        audit.look_at(str(item.path))
+        self._clock.begin()
+        self._files.begin()
         for observer in self._observers:
             observer.begin()
+        audit.resume()
 
     def collect(self) -> Iterator[Observed]:
         """One message, or none if there is nothing to tell."""
@@ -49,6 +88,22 @@ class Observers:
             return
         audit.pause()
         found = [violation for observer in reversed(self._observers) for violation in observer.found()]
-        audit.resume()
-        if found:
-            yield Observed([violation.to_dict() for violation in found[:MOST_VIOLATIONS]], len(found))
+        places = self._files.places()
+        facts: dict[str, Any] = {}
+        if self._clock.slept_s:
+            facts["slept_s"] = self._clock.slept_s
+        if self._processes.told:
+            facts["pids"] = [*self._processes.told]
+        if found or places or facts:
+            told = [violation.to_dict() for violation in found[:MOST_VIOLATIONS]]
+            yield Observed(told, len(found), places, facts)
+
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[None]:
+        """While a fixture of a wider scope is set up."""
+        ends = [observer.aside() for observer in self._observers]
+        try:
+            yield
+        finally:
+            for end in ends:
+                end()
