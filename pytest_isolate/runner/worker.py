@@ -229,7 +229,8 @@ def _run_items(
     ``moments``: of the first, until it began (see ``sandbox/moments.py``).
     """
     session = item.session
-    observers = Observers(item, current_isolation())
+    observers = Observers.of(item.config)
+    observers.enter(current_isolation())
     while True:
         observers.begin(item)
         before = (session.shouldstop, session.shouldfail)

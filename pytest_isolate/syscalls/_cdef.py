@@ -113,6 +113,18 @@ CDEF = (
     int isolate_interrupt(int pid, int signal_number);
     int isolate_unshare_user(int parent_pid);
     int isolate_tell_entered(int channel_fd);
+
+    enum { LOOK_DESCRIPTORS = 1024 };
+    struct look {
+        unsigned char open[1024];
+        int system_v;
+        int queues;
+        int processes;
+    };
+    void isolate_look_at_descriptors(struct look *look);
+    void isolate_look_at_ipc(struct look *look);
+    void isolate_look_at_processes(struct look *look);
+    int isolate_umask(void);
     void *dlopen(const char *name, int flags);
     int isolate_open_in_root(int root_fd, const char *path, int flags);
 
@@ -144,6 +156,7 @@ SOURCE = """
 #include <sys/syscall.h>
 #include "enter.h"
 #include "in_root.h"
+#include "look.h"
 #include "readback.h"
 #include "template.h"
 #include "wire.h"

@@ -82,7 +82,7 @@ def build_extension() -> None:
                 str(generated),
                 *(
                     str(NATIVE / f"{name}.c")
-                    for name in ("enter", "in_root", "libc_state", "readback", "template")
+                    for name in ("enter", "in_root", "libc_state", "look", "readback", "template")
                 ),
                 "-ldl",
                 "-o",

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from pytest_isolate.kernel.look import count_ipc, count_processes
 from pytest_isolate.runner import pytest_private
 from pytest_isolate.runner.isolation import Isolation
 from pytest_isolate.runner.observe import (
@@ -47,29 +48,63 @@ class Observer(Protocol):
         """The test has ended."""
 
 
-class Observers:
-    """Those of one sandbox's process. Made when it has entered."""
+#: From how many on CPython knows its code (adaptive interpreter, since 3.11).
+WARM_UP_ROUNDS = 10
+_OBSERVERS = pytest.StashKey["Observers"]()
 
-    def __init__(self, item: pytest.Item, isolation: Isolation) -> None:
-        self._observers: list[Observer] = []
-        if isolation.spec.watch is Watch.OFF:
-            return
-        audit.install(str(item.config.rootpath))
+
+class Observers:
+    """All of them. Made in pytest, before the forks: what a child makes anew costs it memory and time."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._rootdir = str(config.rootpath)
         self._clock = clock.Clock()
-        self._files = files.Files(pytest_private.basetemp(item.config) or "/dev/null")
+        self._files = files.Files(pytest_private.basetemp(config) or "/dev/null")
         self._processes = processes.Processes()
-        inherits = isolation.spec.start is Start.FORK and isolation.spec.fixtures is Fixtures.FRESH
-        log_file = pytest_private.log_file_fd(item.config)
+        self._ipc = ipc.Ipc()
+        log_file = pytest_private.log_file_fd(config)
+        self._descriptors = descriptors.Descriptors([log_file] if log_file is not None else [])
         # The last to begin is the first to be asked: what observers do themselves is not seen by others.
-        self._observers = [
+        self._all: list[Observer] = [
             environment.Environment(),
             secrets_of_home.Secrets(),
-            descriptors.Descriptors([log_file] if log_file is not None else [], watch_inherited=inherits),
+            self._descriptors,
             threads.Threads(),
         ]
+        self._observers: list[Observer] = []
+        self._watch = watch(config)
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """What Python and cffi make of code that runs, they would make anew in each child."""
+        for _ in range(WARM_UP_ROUNDS):
+            for observer in self._all:
+                observer.begin()
+                for _ in observer.found():
+                    continue
+            count_ipc()
+            count_processes()
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Observers:
+        """The session's."""
+        found = config.stash.get(_OBSERVERS, None)
+        if found is None:
+            found = config.stash[_OBSERVERS] = cls(config)
+        return found
+
+    def enter(self, isolation: Isolation) -> None:
+        """In the process of a test, which has entered its sandbox."""
+        spec = isolation.spec
+        if spec.watch is Watch.OFF:
+            return
+        self._observers = self._all
         if not isolation.missing:  # else its processes and their like may be the machine's
-            self._observers += [ipc.Ipc(), self._processes]
-        watch(item.config).aside = self._aside
+            self._observers += [self._ipc, self._processes]
+        if spec.start is Start.FORK and spec.fixtures is Fixtures.FRESH:
+            self._descriptors.watch_inherited()
+        self._watch.aside = self._aside
+        audit.install(self._rootdir)
 
     def begin(self, item: pytest.Item) -> None:
         if not self._observers:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from weakref import ReferenceType, ref
 
+from pytest_isolate.kernel.look import open_descriptors
 from pytest_isolate.runner.observe import audit, paths
 from pytest_isolate.violation import Kind, Violation
 
@@ -31,12 +32,11 @@ CURE = 'allow=["descriptors"]'
 
 
 class Descriptors:
-    def __init__(self, own: Iterable[int], *, watch_inherited: bool) -> None:
+    def __init__(self, own: Iterable[int]) -> None:
         """``own``: of pytest and this plugin, which the test may use unknowingly."""
         self._own = {0, 1, 2, *own}
-        self._watch_inherited = watch_inherited
-        self._before: set[int] = set()
-        self._inherited: dict[int, tuple[str, object]] | None = None
+        self._before = b""
+        self._inherited: dict[int, tuple[str, object]] = {}
         self._opened: dict[str, str] = {}  # path -> place
         self._sockets: list[tuple[ReferenceType[socket.socket], str]] = []
         audit.listen("open", self._open)
@@ -44,19 +44,27 @@ class Descriptors:
         audit.listen("socket.__new__", self._socket)
 
     def begin(self) -> None:
-        self._opened.clear()
-        self._sockets.clear()
-        self._before = _listed()
-        # Whatever is open when the process of the test begins was opened by pytest, of which it is a copy.
-        if self._watch_inherited and self._inherited is None:
-            self._inherited = {fd: state for fd in self._before - self._own if (state := _use_of(fd))}
+        if self._opened or self._sockets:
+            self._opened.clear()
+            self._sockets.clear()
+        self._before = open_descriptors()
+
+    def watch_inherited(self) -> None:
+        """Whatever is open when the process of a test begins was opened by pytest, of which it is a copy."""
+        mine = set(_numbers(open_descriptors())) - self._own
+        self._inherited = {fd: use for fd in mine if (use := _use_of(fd))}
 
     def aside(self) -> Callable[[], None]:
-        before = _listed()
-        return lambda: self._before.update(_listed() - before)
+        before = open_descriptors()
+
+        def end() -> None:
+            new = _new(before, open_descriptors())
+            self._before = bytes(old or fd in new for fd, old in enumerate(self._before))
+
+        return end
 
     def found(self) -> Iterator[Violation]:
-        if _listed() - self._before and self._left():
+        if open_descriptors() != self._before and self._left():
             gc.collect()
             for what, where in sorted(self._left()):
                 yield Violation(
@@ -80,7 +88,8 @@ class Descriptors:
 
     def _left(self) -> list[tuple[str, str]]:
         """(what, where) of each."""
-        links = {fd: link for fd in _listed() - self._before if (link := _link(fd)) is not None}
+        new = _new(self._before, open_descriptors())
+        links = {fd: link for fd in new if (link := _link(fd)) is not None}
         has_loop = "anon_inode:[eventpoll]" in links.values()
         harmless = _of_multiprocessing()
         found = []
@@ -122,14 +131,12 @@ class Descriptors:
             self._sockets.append((ref(args[0]), place))
 
 
-def _listed() -> set[int]:
-    """What is open. Of several threads one may be opening the next right now."""
-    found = {*map(int, os.listdir(DIRECTORY))}
-    # One of them is the directory that was listed: the lowest that is free now.
-    probe = os.open(DIRECTORY, os.O_PATH | os.O_CLOEXEC)
-    os.close(probe)
-    found.discard(probe)
-    return found
+def _numbers(are_open: bytes) -> set[int]:
+    return {fd for fd, is_open in enumerate(are_open) if is_open}
+
+
+def _new(before: bytes, now: bytes) -> set[int]:
+    return _numbers(now) - _numbers(before)
 
 
 def _link(fd: int) -> str | None:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pytest_isolate.kernel.look import umask
 from pytest_isolate.runner.observe import audit
 from pytest_isolate.violation import Kind, Violation
 
@@ -15,15 +16,22 @@ __all__ = ["Environment"]
 
 #: Variables that pytest and its plugins set themselves.
 OF_PLUGINS = ("PYTEST_", "COV_", "COVERAGE_")
-SIGNALS = range(1, signal.NSIG)
+UMASK = "the umask"
+LOCALE = "the locale"
+SIGNALS = "signals"
+NUMBERS = range(1, signal.NSIG)
+MOST = 1000
 #: Without the enumerations, which cost more than all the rest.
 _handler_of: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+_locale_of: Callable[[int, None], str] = getattr(locale, "_setlocale", locale.setlocale)
 CURE = 'allow=["environment"]'
 
 State = dict[str, object]
 
 
 class Environment:
+    """Python tells before it changes a variable or the directory: only then is noted what they were."""
+
     def __init__(self) -> None:
         self._before: State = {}
         self._accepted: list[State] = []  # what fixtures of a wider scope have made of it
@@ -33,41 +41,47 @@ class Environment:
         audit.listen("os.chdir", self._directory)
 
     def begin(self) -> None:
+        if self._accepted or self._places:
+            self._accepted.clear()
+            self._places.clear()
         self._before = _state()
-        self._accepted.clear()
-        self._places.clear()
 
     def aside(self) -> Callable[[], None]:
         before = _state()
+        known = {*self._before}
 
         def end() -> None:
-            after = _state()
-            if after != before:
-                self._accepted.append({name: after.get(name) for name in _changes(before, after)})
+            found = {name: value for name, value in _state().items() if before[name] != value}
+            found |= {name: _now(name) for name in self._before if name not in known}
+            if found:
+                self._accepted.append(found)
 
         return end
 
     def found(self) -> Iterator[Violation]:
         after = _state()
-        if after == self._before:
-            return
-        for name in sorted(_changes(self._before, after)):
-            if name.removeprefix(VARIABLE).startswith(OF_PLUGINS):
-                continue
-            if any(name in accepted and accepted[name] == after.get(name) for accepted in self._accepted):
-                continue
-            yield Violation(
-                kind=Kind.ENVIRONMENT, what=f"changed {name}", where=self._places.get(name, ""), cure=CURE
-            )
+        for name, then in self._before.items():
+            now = after[name] if name in after else _now(name)
+            if now != then and not any(
+                name in accepted and accepted[name] == now for accepted in self._accepted
+            ):
+                for what in _differences(name, then, now):
+                    where = self._places.get(name, "")
+                    yield Violation(kind=Kind.ENVIRONMENT, what=f"changed {what}", where=where, cure=CURE)
 
     def _variable(self, args: tuple[Any, ...]) -> None:
         name = os.fsdecode(args[0])
-        if not name.startswith(OF_PLUGINS) and (place := audit.place()):
-            self._places[VARIABLE + name] = place
+        if not name.startswith(OF_PLUGINS):
+            self._note(VARIABLE + name)
 
     def _directory(self, args: tuple[Any, ...]) -> None:
+        self._note(DIRECTORY)
+
+    def _note(self, name: str) -> None:
+        if name not in self._before and len(self._before) < MOST:
+            self._before[name] = _now(name)
         if place := audit.place():
-            self._places[DIRECTORY] = place
+            self._places[name] = place
 
 
 VARIABLE = "os.environ: "
@@ -76,27 +90,30 @@ DIRECTORY = "the current directory"
 
 def _state() -> State:
     """By the words for it."""
-    found: State = {VARIABLE + name: value for name, value in os.environ.items()}
+    return {
+        UMASK: umask(),
+        LOCALE: _locale_of(locale.LC_ALL, None),
+        SIGNALS: [*map(_handler_of, NUMBERS)],
+    }
+
+
+def _now(name: str) -> object:
+    """Of what Python tells."""
+    if name != DIRECTORY:
+        return os.environ.get(name.removeprefix(VARIABLE))
     try:
-        found[DIRECTORY] = os.getcwd()
+        return os.getcwd()
     except OSError:  # it is deleted
-        found[DIRECTORY] = None
-    found["the umask"] = mask = os.umask(0o077)
-    os.umask(mask)
-    found["the locale"] = locale.setlocale(locale.LC_ALL)
-    found["signals"] = [*map(_handler_of, SIGNALS)]
-    return found
+        return None
 
 
-def _changes(before: State, after: State) -> Iterator[str]:
-    for name in before.keys() | after.keys():
-        if before.get(name) == after.get(name):
-            continue
-        if name == "signals":
-            pairs: Any = zip(SIGNALS, before[name], after[name], strict=True)  # type: ignore[call-overload]
-            yield from (f"the handler of {_name(number)}" for number, old, new in pairs if old != new)
-        else:
-            yield name
+def _differences(name: str, then: Any, now: Any) -> Iterator[str]:
+    if name != SIGNALS:
+        yield name
+        return
+    for number, old, new in zip(NUMBERS, then, now, strict=True):
+        if old != new:
+            yield f"the handler of {_name(number)}"
 
 
 def _name(number: int) -> str:

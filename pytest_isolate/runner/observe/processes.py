@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pytest_isolate.kernel.leftover import command_of
+from pytest_isolate.kernel.look import count_processes
 from pytest_isolate.runner.observe import audit
 from pytest_isolate.violation import Kind, Violation
 
@@ -35,16 +36,19 @@ class Processes:
         audit.listen("os.posix_spawn", self._started)
 
     def begin(self) -> None:
-        self._places.clear()
-        self.told.clear()
-        self._before = {*_listed()}
+        if self._places or self.told:
+            self._places.clear()
+            self.told.clear()
+        self._before = self._before or {"1", str(os.getpid())}
+        if count_processes() != len(self._before):
+            self._before = {*_listed()}
 
     def aside(self) -> Callable[[], None]:
         before = {*_listed()}
         return lambda: self._before.update({*_listed()} - before)
 
     def found(self) -> Iterator[Violation]:
-        if not self._left():
+        if count_processes() <= len(self._before) or not self._left():
             return
         gc.collect()  # as pools of multiprocessing end when nobody has them
         deadline = time.monotonic() + GRACE_S

@@ -5,6 +5,7 @@ Seen is what Python opens in the test's own process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 from collections.abc import Callable, Iterator
@@ -53,18 +54,26 @@ class Secrets:
         self._prefixes: tuple[str, ...] = ()
         self._written: set[str] = set()  # by the test itself: to read that is no secret
         self._seen: dict[str, tuple[str, int]] = {}  # place and count
+        self._look_in(os.path.expanduser("~"))
+        with contextlib.suppress(KeyError):  # the user has no entry
+            self._look_in(pwd.getpwuid(os.getuid()).pw_dir)
         audit.listen("open", self._open)
         audit.listen("os.listdir", self._list)
         audit.listen("os.scandir", self._list)
 
     def begin(self) -> None:
         """A home that the test makes for itself has no secrets."""
-        homes = _homes()
-        if homes != self._homes:
-            self._homes = homes
-            self._prefixes = tuple(os.path.join(home, secret) for home in homes for secret in SECRETS)
-        self._written.clear()
-        self._seen.clear()
+        home = os.environ.get("HOME", "")
+        if home not in self._homes:
+            self._look_in(home)
+        if self._seen or self._written:
+            self._written.clear()
+            self._seen.clear()
+
+    def _look_in(self, home: str) -> None:
+        if len(home) > 1:
+            self._homes.append(home)
+            self._prefixes += tuple(os.path.join(home, secret) for secret in SECRETS)
 
     def aside(self) -> Callable[[], None]:
         return lambda: None
@@ -108,13 +117,3 @@ class Secrets:
 
 def _is_within(path: str, prefixes: tuple[str, ...]) -> bool:
     return any(path == prefix or path.startswith(prefix + os.sep) for prefix in prefixes)
-
-
-def _homes() -> list[str]:
-    """The user's own, and the one that a sandbox gives in its place."""
-    found = [os.environ.get("HOME", "")]
-    try:
-        found.append(pwd.getpwuid(os.getuid()).pw_dir)
-    except KeyError:  # the user has no entry
-        return [home for home in found if len(home) > 1]
-    return [home for home in dict.fromkeys(found) if len(home) > 1]
