@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 __all__ = ["Left", "command_of", "look_at"]
 
 LONGEST_COMMAND = 4096
+#: The caller of fork and exec goes on when the new program has no command line yet: in a moment it has.
+EXEC_TRIES = 10
+EXEC_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +21,17 @@ class Left:
 
 
 def command_of(pid: int | str) -> str | None:
-    """In one line. None if it has ended: a zombie has no command line."""
-    text = _read(f"/proc/{pid}/cmdline").decode(errors="backslashreplace")
-    return " ".join(text.replace("\0", " ").split()) or None
+    """In one line. None if it has ended."""
+    for _ in range(EXEC_TRIES):
+        text = _read(f"/proc/{pid}/cmdline").decode(errors="backslashreplace")
+        if words := text.replace("\0", " ").split():
+            return " ".join(words)
+        # Zombies have none, nor has who is amidst an execve.
+        name, _, state = _read(f"/proc/{pid}/stat").decode(errors="backslashreplace").rpartition(") ")
+        if state[:1] in ("", "Z", "X"):
+            return None
+        time.sleep(EXEC_S)
+    return name.partition("(")[2]
 
 
 def look_at(pids: Iterable[int]) -> tuple[Left, ...]:

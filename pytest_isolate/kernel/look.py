@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_isolate.syscalls._native import ffi, lib
 
-__all__ = ["count_ipc", "count_processes", "open_descriptors", "umask"]
+__all__ = ["count_ipc", "open_descriptors", "print_of_processes", "umask"]
 
 # Made before the forks, and reused: memory that a child makes anew costs it more than all the rest.
 _look = ffi.new("struct look *")
@@ -20,11 +20,11 @@ def open_descriptors() -> bytes:
 def count_ipc() -> int:
     """System V objects, and POSIX message queues, of the caller's ipc namespace."""
     lib.isolate_look_at_ipc(_look)
-    return int(_look.system_v) + max(int(_look.queues), 0)
+    return int(_look.system_v) + int(_look.queues)
 
 
-def count_processes() -> int:
-    """As /proc shows them; -1 if it cannot be read."""
+def print_of_processes() -> int:
+    """A number that other processes in /proc would have made another."""
     lib.isolate_look_at_processes(_look)
     return int(_look.processes)
 

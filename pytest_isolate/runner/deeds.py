@@ -11,6 +11,7 @@ import math
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_isolate.kernel.leftover import Left
@@ -32,16 +33,18 @@ MOST_FILES = 20
 SHARED_MEMORY = "/dev/shm/"
 #: What Python, pytest and its plugins write while a test runs, wherever it is.
 _MACHINERY = re.compile(
-    r".*/(__pycache__|\.pytest_cache|\.hypothesis)(/.*)?|.*\.pyc|.*/\.coverage[^/]*|/tmp/pytest-of-[^/]+(/.*)?",
+    r".*/(__pycache__|\.pytest_cache|\.hypothesis)(/.*)?|.*\.pyc|.*/\.coverage[^/]*",
     re.DOTALL,
 )
+_OF_PYTEST = "/tmp/pytest-of-"
 
 
 class Deeds:
     """Of the tests of one sandbox: what each of them has changed since the one before it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, rootdir: str) -> None:
         self._plan = plan
+        self._rootdir = rootdir
         self._known: dict[str, Change] = {}
         self._is_declared: Callable[[str], bool] | None = None
 
@@ -49,20 +52,29 @@ class Deeds:
         """After :meth:`Written.count`. Raises OSError where the test made something that cannot be read."""
         if written is None or written.is_untouched or not self._plan.steps:
             return ()
-        self._is_declared = self._is_declared or _declared(self._plan)
+        self._is_declared = self._is_declared or _declared(self._plan, self._rootdir)
         found = {c.path: c for c in changes_in(written.scratch_fd, written.layers, self._is_declared)}
-        new = [change for path, change in found.items() if self._known.get(path) != change]
-        self._known = found
-        return tuple(new)
+        new = {path: change for path, change in found.items() if self._known.get(path) != change}
+        earlier, self._known = self._known, found
+        return tuple(
+            replace(change, deed=Deed.CHANGED) if path in earlier and change.deed is Deed.CREATED else change
+            for path, change in new.items()
+        )
 
 
-def _declared(plan: Plan) -> Callable[[str], bool]:
+def _declared(plan: Plan, rootdir: str) -> Callable[[str], bool]:
     """Whether a path is none that a test must leave alone."""
     is_named = matcher((*plan.spec.artifacts, *plan.spec.writes))
     scaffold = plan.scaffold
+    project = posixpath.join(rootdir, "")
 
     def is_declared(path: str) -> bool:
-        return path in scaffold or _MACHINERY.fullmatch(path) is not None or is_named(path)
+        return (
+            path in scaffold
+            or _MACHINERY.fullmatch(path) is not None
+            or (path.startswith(_OF_PYTEST) and not path.startswith(project))
+            or is_named(path)
+        )
 
     return is_declared
 

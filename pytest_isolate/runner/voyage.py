@@ -125,7 +125,8 @@ class Voyage:
             _flush(stream)  # or the child would write it a second time
         started_s = time.monotonic()
         self._plan = plan
-        self._deeds = Deeds(plan) if self.spec.watch is not Watch.OFF else None
+        if self.spec.watch is not Watch.OFF:
+            self._deeds = Deeds(plan, str(self.run.item.config.rootpath))
         self.is_held = self._was_held = held
         _ = self.run.item.location  # of the parent's reports; found here, the child need not find it again
         self.start_ts = time.time()

@@ -119,7 +119,7 @@ CDEF = (
         unsigned char open[1024];
         int system_v;
         int queues;
-        int processes;
+        uint64_t processes;
     };
     void isolate_look_at_descriptors(struct look *look);
     void isolate_look_at_ipc(struct look *look);

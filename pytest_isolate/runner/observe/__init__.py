@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from pytest_isolate.kernel.look import count_ipc, count_processes
+from pytest_isolate.kernel.look import count_ipc, print_of_processes
 from pytest_isolate.runner import pytest_private
 from pytest_isolate.runner.isolation import Isolation
 from pytest_isolate.runner.observe import (
@@ -83,7 +83,7 @@ class Observers:
                 for _ in observer.found():
                     continue
             count_ipc()
-            count_processes()
+            print_of_processes()
 
     @classmethod
     def of(cls, config: pytest.Config) -> Observers:
@@ -101,10 +101,10 @@ class Observers:
         self._observers = self._all
         if not isolation.missing:  # else its processes and their like may be the machine's
             self._observers += [self._ipc, self._processes]
+        audit.install(self._rootdir)
         if spec.start is Start.FORK and spec.fixtures is Fixtures.FRESH:
             self._descriptors.watch_inherited()
         self._watch.aside = self._aside
-        audit.install(self._rootdir)
 
     def begin(self, item: pytest.Item) -> None:
         if not self._observers:

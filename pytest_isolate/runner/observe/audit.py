@@ -32,11 +32,11 @@ _PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
 def install(directory: str) -> None:
-    """In the process of a test: hear from now on what :func:`listen` names."""
-    global _rootdir, _paused
+    """In the process of a test: hear what :func:`listen` names, as soon as :func:`resume` is called."""
+    global _rootdir
     if not _rootdir:
         sys.addaudithook(_hear)
-    _rootdir, _paused = directory, False
+    _rootdir = directory
 
 
 def rootdir() -> str:

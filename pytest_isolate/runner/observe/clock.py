@@ -1,4 +1,4 @@
-"""How long a test slept: information, and no violation. Python tells since 3.11."""
+"""How long a test slept: information, and no violation. Python tells since 3.13."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytest_isolate.runner.observe import audit
 
 __all__ = ["IS_TOLD", "Clock"]
 
-IS_TOLD = sys.version_info >= (3, 11)
+IS_TOLD = sys.version_info >= (3, 13)
 
 
 class Clock:

@@ -34,15 +34,14 @@ class Environment:
 
     def __init__(self) -> None:
         self._before: State = {}
-        self._accepted: list[State] = []  # what fixtures of a wider scope have made of it
+        self._accepted: list[State] = []  # what fixtures of a wider scope make of it, and restore
         self._places: dict[str, str] = {}
         for event in ("os.putenv", "os.unsetenv"):
             audit.listen(event, self._variable)
         audit.listen("os.chdir", self._directory)
 
     def begin(self) -> None:
-        if self._accepted or self._places:
-            self._accepted.clear()
+        if self._places:
             self._places.clear()
         self._before = _state()
 
@@ -51,10 +50,15 @@ class Environment:
         known = {*self._before}
 
         def end() -> None:
-            found = {name: value for name, value in _state().items() if before[name] != value}
-            found |= {name: _now(name) for name in self._before if name not in known}
-            if found:
-                self._accepted.append(found)
+            changed = [name for name, value in _state().items() if before[name] != value]
+            touched = [name for name in self._before if name not in known]
+            if changed or touched:
+                state = _state()
+                self._accepted += [
+                    {name: state[name] for name in changed} | {name: _now(name) for name in touched},
+                    # What it restores when it is torn down, some test's end.
+                    {name: before[name] for name in changed} | {name: self._before[name] for name in touched},
+                ]
 
         return end
 

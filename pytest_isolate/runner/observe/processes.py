@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pytest_isolate.kernel.leftover import command_of
-from pytest_isolate.kernel.look import count_processes
+from pytest_isolate.kernel.look import print_of_processes
 from pytest_isolate.runner.observe import audit
 from pytest_isolate.violation import Kind, Violation
 
@@ -30,6 +30,7 @@ class Processes:
 
     def __init__(self) -> None:
         self._before: set[str] = set()
+        self._print = 0
         self._places: dict[str, str] = {}  # by the last argument of a command
         self.told: list[int] = []  #: pids, for pytest, which sees them too
         audit.listen("subprocess.Popen", self._started)
@@ -39,16 +40,15 @@ class Processes:
         if self._places or self.told:
             self._places.clear()
             self.told.clear()
-        self._before = self._before or {"1", str(os.getpid())}
-        if count_processes() != len(self._before):
-            self._before = {*_listed()}
+        self._before = {*_listed()}
+        self._print = print_of_processes()
 
     def aside(self) -> Callable[[], None]:
         before = {*_listed()}
         return lambda: self._before.update({*_listed()} - before)
 
     def found(self) -> Iterator[Violation]:
-        if count_processes() <= len(self._before) or not self._left():
+        if print_of_processes() == self._print or not self._left():
             return
         gc.collect()  # as pools of multiprocessing end when nobody has them
         deadline = time.monotonic() + GRACE_S

@@ -29,28 +29,39 @@ void isolate_look_at_descriptors(struct look *look) {
             look->open[fd] = !(polled[fd].revents & POLLNVAL);
 }
 
-/* Entries whose names begin with a digit, or with anything but a dot; -1 if it cannot be told. */
-static int count_entries(const char *path, int only_numbers) {
-    struct entry { /* linux_dirent64, getdents(2) */
-        uint64_t inode;
-        int64_t offset;
-        unsigned short length;
-        unsigned char type;
-        char name[];
-    };
+struct entry { /* linux_dirent64, getdents(2) */
+    uint64_t inode;
+    int64_t offset;
+    unsigned short length;
+    unsigned char type;
+    char name[];
+};
+
+/* The sum of what is made of the names; 0 if there is no such directory. */
+static uint64_t sum_entries(const char *path, uint64_t (*number_of)(const char *name)) {
     char buffer[8192] __attribute__((aligned(8)));
-    int found = 0;
+    uint64_t sum = 0;
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
-        return -1;
+        return 0;
     long size;
     while ((size = syscall(SYS_getdents64, fd, buffer, sizeof buffer)) > 0)
-        for (long at = 0; at < size; at += ((struct entry *)(buffer + at))->length) {
-            char first = ((struct entry *)(buffer + at))->name[0];
-            found += only_numbers ? first >= '0' && first <= '9' : first != '.';
-        }
+        for (long at = 0; at < size; at += ((struct entry *)(buffer + at))->length)
+            sum += number_of(((struct entry *)(buffer + at))->name);
     close(fd);
-    return size < 0 ? -1 : found;
+    return sum;
+}
+
+static uint64_t one_but_for_dots(const char *name) {
+    return name[0] != '.';
+}
+
+static uint64_t hash_of_pid(const char *name) {
+    uint64_t pid = 0;
+    for (; *name >= '0' && *name <= '9'; name++)
+        pid = pid * 10 + (uint64_t)(*name - '0');
+    pid *= 0x9e3779b97f4a7c15u; /* that other pids have the same sum takes more than chance */
+    return pid ^ pid >> 32;
 }
 
 void isolate_look_at_ipc(struct look *look) {
@@ -69,11 +80,11 @@ void isolate_look_at_ipc(struct look *look) {
         look->system_v += segments.used_ids;
     if (msgctl(0, MSG_INFO, (struct msqid_ds *)&messages) >= 0)
         look->system_v += messages.msgpool;
-    look->queues = count_entries("/dev/mqueue", 0);
+    look->queues = (int)sum_entries("/dev/mqueue", one_but_for_dots);
 }
 
 void isolate_look_at_processes(struct look *look) {
-    look->processes = count_entries("/proc", 1);
+    look->processes = sum_entries("/proc", hash_of_pid);
 }
 
 int isolate_umask(void) {
