@@ -62,8 +62,11 @@ class Observers:
         self._files = files.Files(pytest_private.basetemp(config) or "/dev/null")
         self._processes = processes.Processes()
         self._ipc = ipc.Ipc()
-        log_file = pytest_private.log_file_fd(config)
-        self._descriptors = descriptors.Descriptors([log_file] if log_file is not None else [])
+        own = [
+            pytest_private.log_file_fd(config),
+            *(pytest_private.uncaptured_fd(config, n) for n in range(3)),
+        ]
+        self._descriptors = descriptors.Descriptors(fd for fd in own if fd is not None)
         # The last to begin is the first to be asked: what observers do themselves is not seen by others.
         self._all: list[Observer] = [
             environment.Environment(),

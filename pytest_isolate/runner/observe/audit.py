@@ -33,7 +33,7 @@ _PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 def install(directory: str) -> None:
     """In the process of a test: hear what :func:`listen` names, as soon as :func:`resume` is called."""
-    global _rootdir
+    global _rootdir  # noqa: PLW0603  one process, one hook
     if not _rootdir:
         sys.addaudithook(_hear)
     _rootdir = directory

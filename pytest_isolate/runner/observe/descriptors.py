@@ -51,8 +51,9 @@ class Descriptors:
 
     def watch_inherited(self) -> None:
         """Whatever is open when the process of a test begins was opened by pytest, of which it is a copy."""
-        mine = set(_numbers(open_descriptors())) - self._own
-        self._inherited = {fd: use for fd in mine if (use := _use_of(fd))}
+        own = {_identity(fd) for fd in self._own}
+        inherited = [fd for fd in _numbers(open_descriptors()) if _identity(fd) not in own]
+        self._inherited = {fd: use for fd in inherited if (use := _use_of(fd))}
 
     def aside(self) -> Callable[[], None]:
         before = open_descriptors()
@@ -137,6 +138,15 @@ def _numbers(are_open: bytes) -> set[int]:
 
 def _new(before: bytes, now: bytes) -> set[int]:
     return _numbers(now) - _numbers(before)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    """Of the file: pytest writes to some by several descriptors."""
+    try:
+        status = os.fstat(fd)
+    except OSError:  # it is closed
+        return (0, 0)
+    return (status.st_dev, status.st_ino)
 
 
 def _link(fd: int) -> str | None:
