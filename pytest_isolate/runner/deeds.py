@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from pytest_isolate.kernel.leftover import Left
 from pytest_isolate.outcome import Completed
 from pytest_isolate.runner.observe import clock, paths
 from pytest_isolate.runner.observe.processes import HARMLESS
-from pytest_isolate.sandbox.changes import Change, Deed, changes_in
+from pytest_isolate.sandbox.changes import Change, Deed, Rules, changes_in
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.written import Written, matcher
 from pytest_isolate.violation import Kind, Violation
@@ -46,14 +46,14 @@ class Deeds:
         self._plan = plan
         self._rootdir = rootdir
         self._known: dict[str, Change] = {}
-        self._is_declared: Callable[[str], bool] | None = None
+        self._rules: Rules | None = None
 
     def new(self, written: Written | None) -> tuple[Change, ...]:
         """After :meth:`Written.count`. Raises OSError where the test made something that cannot be read."""
         if written is None or written.is_untouched or not self._plan.steps:
             return ()
-        self._is_declared = self._is_declared or _declared(self._plan, self._rootdir)
-        found = {c.path: c for c in changes_in(written.scratch_fd, written.layers, self._is_declared)}
+        self._rules = self._rules or _rules(self._plan, self._rootdir)
+        found = {c.path: c for c in changes_in(written.scratch_fd, written.layers, self._rules)}
         new = {path: change for path, change in found.items() if self._known.get(path) != change}
         earlier, self._known = self._known, found
         return tuple(
@@ -62,8 +62,7 @@ class Deeds:
         )
 
 
-def _declared(plan: Plan, rootdir: str) -> Callable[[str], bool]:
-    """Whether a path is none that a test must leave alone."""
+def _rules(plan: Plan, rootdir: str) -> Rules:
     is_named = matcher((*plan.spec.artifacts, *plan.spec.writes))
     scaffold = plan.scaffold
     project = posixpath.join(rootdir, "")
@@ -76,7 +75,7 @@ def _declared(plan: Plan, rootdir: str) -> Callable[[str], bool]:
             or is_named(path)
         )
 
-    return is_declared
+    return Rules(is_declared, scaffold)
 
 
 def violations_of(run: TestRun) -> Iterator[Violation]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from pytest_isolate.kernel.tree import Tree
 from pytest_isolate.sandbox.written import DIRECTORY, MAX_DEPTH, Layer
 
-__all__ = ["Change", "Deed", "changes_in"]
+__all__ = ["Change", "Deed", "Rules", "changes_in"]
 
 MOST_CHANGES = 10_000
 WHITEOUT = ("trusted.overlay.whiteout", "user.overlay.whiteout")
@@ -43,6 +43,12 @@ class Change:
     stamp: tuple[int, ...] = ()  #: differs if it was changed again
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    is_declared: Callable[[str], bool]  #: whether a path is none that a test must leave alone
+    scaffold: frozenset[str]  #: directories that are there before any test, for mounts
+
+
 class _Entry(NamedTuple):
     path: str
     name: str
@@ -50,9 +56,7 @@ class _Entry(NamedTuple):
     status: os.stat_result
 
 
-def changes_in(
-    scratch_fd: int, layers: tuple[Layer, ...], is_declared: Callable[[str], bool]
-) -> Iterator[Change]:
+def changes_in(scratch_fd: int, layers: tuple[Layer, ...], rules: Rules) -> Iterator[Change]:
     """Without what is declared; nothing if it is too much, or somebody whom the test left is still deleting.
 
     Raises OSError.
@@ -62,7 +66,7 @@ def changes_in(
         below = Tree(layer.below) if layer.below else None
         fd = os.open(layer.directory, DIRECTORY | os.O_NOFOLLOW, dir_fd=scratch_fd)
         try:
-            for change in _walk(fd, layer.target, below, "", is_declared, MAX_DEPTH):
+            for change in _walk(fd, layer.target, below, "", rules, MAX_DEPTH):
                 count += 1
                 if count > MOST_CHANGES:
                     return
@@ -71,25 +75,24 @@ def changes_in(
             os.close(fd)
 
 
-def _walk(
-    fd: int, path: str, below: Tree | None, inner: str, is_declared: Callable[[str], bool], depth: int
-) -> Iterator[Change]:
+def _walk(fd: int, path: str, below: Tree | None, inner: str, rules: Rules, depth: int) -> Iterator[Change]:
     """In a directory that is there below too; ``inner`` is its path there."""
     for entry in _entries(fd, path):
         place = posixpath.join(inner, entry.name)
         old = _lower(below, place)
         if not stat.S_ISDIR(entry.status.st_mode):
-            if not is_declared(entry.path) and (change := _of_file(entry, old)) is not None:
+            if not rules.is_declared(entry.path) and (change := _of_file(entry, old)) is not None:
                 yield change
             continue
         directory = os.open(entry.name, DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
         try:
             is_old = old is not None and stat.S_ISDIR(old.st_mode)
-            if is_old and not _has(directory, OPAQUE) and depth:
-                yield from _walk(directory, entry.path, below, place, is_declared, depth - 1)
+            is_same = entry.path in rules.scaffold or (is_old and not _has(directory, OPAQUE))
+            if is_same and depth:
+                yield from _walk(directory, entry.path, below, place, rules, depth - 1)
                 continue
-            files = [*_all(directory, entry.path, is_declared, depth)]
-            if files or (is_old and not is_declared(entry.path)):
+            files = [*_all(directory, entry.path, rules, depth)]
+            if files or (is_old and not rules.is_declared(entry.path)):
                 yield Change(
                     Deed.REPLACED if old is not None else Deed.CREATED,
                     entry.path,
@@ -102,21 +105,21 @@ def _walk(
             os.close(directory)
 
 
-def _all(fd: int, path: str, is_declared: Callable[[str], bool], depth: int) -> Iterator[Change]:
+def _all(fd: int, path: str, rules: Rules, depth: int) -> Iterator[Change]:
     """In a directory that is new: all that is no directory, and empty directories."""
     is_empty = True
     for entry in _entries(fd, path):
         is_empty = False
         if not stat.S_ISDIR(entry.status.st_mode):
-            if not is_declared(entry.path) and (change := _of_file(entry, None)) is not None:
+            if not rules.is_declared(entry.path) and (change := _of_file(entry, None)) is not None:
                 yield change
         elif depth:
             directory = os.open(entry.name, DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
             try:
-                yield from _all(directory, entry.path, is_declared, depth - 1)
+                yield from _all(directory, entry.path, rules, depth - 1)
             finally:
                 os.close(directory)
-    if is_empty and not is_declared(path) and not is_declared(posixpath.join(path, "file")):
+    if is_empty and not rules.is_declared(path) and not rules.is_declared(posixpath.join(path, "file")):
         status = os.fstat(fd)
         yield Change(Deed.CREATED, path, is_directory=True, files=0, stamp=(status.st_ino,))
 

@@ -65,7 +65,8 @@ class Plan:
     @property
     def scaffold(self) -> frozenset[str]:
         """What is in the layers before a test writes to them, for what is mounted there."""
-        return frozenset(step.target for step in self.steps if hasattr(step, "target"))
+        paths = [step.target for step in self.steps if hasattr(step, "target")]
+        return frozenset(path[:end] for path in paths for end in _ends(path))
 
     @property
     def placeholders(self) -> frozenset[str]:
@@ -123,6 +124,12 @@ def make_plan(spec: Spec, host: Host, workspace: Workspace, image: Image | None 
         environ=_environ(given),
         libraries=libraries(workspace),
     )
+
+
+def _ends(path: str) -> Iterator[int]:
+    """Of each of its directories, and of itself."""
+    yield from (at for at, letter in enumerate(path) if letter == "/" and at)
+    yield len(path)
 
 
 def _tree(spec: Spec, image: Image | None) -> Tree:

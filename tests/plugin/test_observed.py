@@ -51,7 +51,7 @@ CASES: dict[str, tuple[str, str, str, list[str]]] = {
     ),
     "made up name": (
         "import tempfile",
-        "os.close(tempfile.mkstemp()[0])",
+        "os.close(tempfile.mkstemp(dir='/tmp')[0])",
         "tempfile.TemporaryDirectory().cleanup()",
         ["files: created /tmp/tmp* (0 bytes), test_it.py:6 (test_guilty)"],
     ),
@@ -286,7 +286,7 @@ def test_declared_writes(pytester: pytest.Pytester) -> None:
         def test_too_little():
             os.mkdir("out"); open("out/a.txt", "w"); open("out/b.png", "w")
         @pytest.mark.isolated(allow=["files"])
-        def test_all(): open("/etc/x", "w")
+        def test_all(): open("/var/tmp/x", "w")
     """
     pytester.makeini("[pytest]\nisolate_all = true\nisolate_json = out.json\n")
     pytester.makepyfile(test_it=suite)
