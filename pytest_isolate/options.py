@@ -44,6 +44,7 @@ from pytest_isolate.values import (
     parse_user,
     parse_watch,
     parse_workdir,
+    parse_writes,
 )
 
 __all__ = [
@@ -209,6 +210,13 @@ OPTIONS: tuple[Option, ...] = (
         help="files made by the test (relative to rootdir; ** is any number of directories) that are copied "
         "to the same place on the host when it has ended, as in out/**/*.png; repeat the flag, one per line "
         "in ini, a list in the marker",
+    ),
+    Option(
+        name="writes", field="writes", form="lines", metavar="GLOB", parse=parse_writes,
+        default=(), default_text="none",
+        help="files that the test may make, change or delete outside of tmp_path (relative to rootdir, or to "
+        "the home directory with ~; ** is any number of directories), and which are thrown away, as in "
+        "~/.cache/mytool/**; repeat the flag, one per line in ini, a list in the marker",
     ),
     Option(
         name="env", field="env", form="lines", metavar="inherit|clean|NAME=VALUE|-NAME", parse=parse_env,

@@ -210,8 +210,8 @@ def _anchored(name: str, setting: _Setting, config: pytest.Config) -> Any:
         return None if value is None else absolute(value)
     if name == "runtime":
         return absolute(value) if "/" in value else value
-    if name == "artifacts":
-        return tuple(absolute(glob) for glob in value)
+    if name in ("artifacts", "writes"):
+        return tuple(absolute(os.path.expanduser(glob)) for glob in value)
     if isinstance(value, PathRootfs):
         from pytest_isolate.project import find_rootfs
 

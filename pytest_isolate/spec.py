@@ -199,6 +199,7 @@ class Spec:
     readonly: bool = False  #: the root refuses writes (EROFS) in place of throwing them away
     binds: tuple[Bind, ...] = ()
     artifacts: tuple[str, ...] = ()  #: absolute globs of files that are copied out of the sandbox
+    writes: tuple[str, ...] = ()  #: absolute globs of files that may be written, and are thrown away
     env: Environment = field(default_factory=Environment)
     hostname: str = "isolated"
     user: User = User.IMAGE

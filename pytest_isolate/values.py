@@ -55,6 +55,7 @@ __all__ = [
     "parse_user",
     "parse_watch",
     "parse_workdir",
+    "parse_writes",
 ]
 
 _Number = TypeVar("_Number", int, float)
@@ -280,6 +281,14 @@ def parse_artifacts(value: object) -> tuple[str, ...]:
     for glob in globs:
         if "\0" in glob or ".." in glob.split("/") or not glob.strip("/ "):
             raise ValueError(f"artifact {quoted(glob)} is not a glob without '..', as in 'out/**/*.png'")
+    return tuple(globs)
+
+
+def parse_writes(value: object) -> tuple[str, ...]:
+    globs = _lines(value, "a glob or a list of them")
+    for glob in globs:
+        if "\0" in glob or ".." in glob.split("/") or not glob.strip("/ "):
+            raise ValueError(f"writes {quoted(glob)} is not a glob without '..', as in '~/.cache/mytool/**'")
     return tuple(globs)
 
 

@@ -52,6 +52,7 @@ class Row:
     written_bytes: float | None = None
     network_attempts: float | None = None
     leaked_processes: float | None = None
+    slept_s: float | None = None
     enforced: Enforced = _NOTHING
     missing: tuple[str, ...] = ()
     violations: tuple[str, ...] = ()  #: a line each

@@ -20,6 +20,7 @@ from pytest_isolate.runner import (
     carry,
     coverage_data,
     current_test,
+    deeds,
     levels,
     network_watch,
     record,
@@ -191,7 +192,8 @@ class _ItemLog:
             for report in reports:
                 if report.failed:
                     report.sections.append(("isolate: level", text))
-        self._log(reports, outcome, voyage.run.usage, voyage)
+        slept_s = deeds.slept_s(voyage.run) if voyage.spec.watch is not Watch.OFF else None
+        self._log(reports, outcome, replace(voyage.run.usage, slept_s=slept_s), voyage)
         for text in voyage.salvaged.warnings:
             replay.warn(self._item, text)
 
@@ -209,7 +211,7 @@ class _ItemLog:
             observed = violations.told(self._transcript.observed)
             found, attempts = network_watch.violations(run.attempts, observed, voyage.evidence, voyage.spec)
             run.usage = replace(run.usage, network_attempts=attempts)
-            gathered = violations.gather([*run.seen, *found], voyage.spec)
+            gathered = violations.gather([*deeds.violations_of(run), *found], voyage.spec)
             self._violations = self._fleet.session.baseline.sort_out(self._item.nodeid, gathered)
         except Exception as error:  # a child may send anything
             outcome = ChannelBroken(f"a report that is none: {error!r}")

@@ -28,6 +28,7 @@ from pytest_isolate.kernel.readback import namespace_inodes
 from pytest_isolate.runner import carry, pytest_private
 from pytest_isolate.runner.capacity import ONE_BY_ONE, Capacity
 from pytest_isolate.runner.fixtures import Ownership, sandbox_node
+from pytest_isolate.runner.observe import Observers
 from pytest_isolate.sandbox import confinement
 from pytest_isolate.sandbox.launch import Launcher
 from pytest_isolate.sandbox.lending import Workspace
@@ -77,6 +78,7 @@ class IsolateSession:
         #: Those around all tests: this is made when none runs.
         self.warning_filters: list[Any] = [*warnings.filters]
         self._seed: int | None = None
+        Observers.of(config)  # while there is nobody yet who would have to copy it
         self._fresh_fixtures = fresh_fixtures
         self._ownerships: dict[Spec, Ownership] = {}
         self._places: dict[pytest.Item, int] = {}

@@ -230,9 +230,10 @@ def _run_items(
     ``moments``: of the first, until it began (see ``sandbox/moments.py``).
     """
     session = item.session
-    observers = Observers(item, current_isolation().spec)
+    observers = Observers.of(item.config)
+    observers.enter(current_isolation())
     while True:
-        observers.begin()
+        observers.begin(item)
         before = (session.shouldstop, session.shouldfail)
         ending = _protocol(item, nextitem)
         moments = [*moments, time.monotonic()]

@@ -124,7 +124,7 @@ class Launcher:
                 os.close(fd)
             supervisor.destroy(sandbox_id)
         elif isinstance(reply, Failed):
-            step = _step_of(self._program(plan), reply.op_index)
+            step = self._program(plan).label_of(reply.op_index)
             failure = SetupError(step, reply.errno, f"{step}: {os.strerror(reply.errno)}")
             if not reply.born:
                 return failure
@@ -242,7 +242,7 @@ class Launcher:
         return self._containers
 
     def _create(self, plan: Plan) -> int:
-        flags, program = clone_flags(_cloned(self._hull(plan))), self._program(plan)
+        flags, program = clone_flags(self._hull(plan).born_with), self._program(plan)
         inside, watch = self._connections.user_namespace_of(plan), plan.watches_network
         try:
             return self._get_supervisor().create(flags, program, inside=inside, watch=watch)
@@ -324,7 +324,7 @@ class Launcher:
             case Ready(fds=fds):
                 self._built(flight, fds, reply.sandbox_id)
             case Failed(op_index=op_index, errno=errno, born=born):
-                flight.not_built(_step_of(self._program(flight.plan), op_index), errno)
+                flight.not_built(self._program(flight.plan).label_of(op_index), errno)
                 if not born:
                     self._forget(reply.sandbox_id)
             case Gone():
@@ -415,15 +415,3 @@ class Launcher:
         while (self._flights or self._pool) and time.monotonic() < deadline:
             self.loop.run_once()
         wake.cancel()
-
-
-def _cloned(plan: Plan) -> frozenset[Namespace]:
-    """What the init is born into: the cgroup namespace is the test's own affair (its root is the cgroup that
-    the test is in), and with privileges the user namespace comes after the mounts."""
-    late = {Namespace.CGROUP} if plan.user_first else {Namespace.CGROUP, Namespace.USER}
-    return plan.namespaces - late
-
-
-def _step_of(program: Program, op_index: int) -> str:
-    calls = program.calls
-    return calls[op_index].label if op_index < len(calls) else "create the namespaces"

@@ -75,6 +75,18 @@ class Plan:
         return self.spec.seccomp is Seccomp.DEFAULT and self.spec.runtime == NATIVE
 
     @property
+    def has_init(self) -> bool:
+        """Whether the end of PID 1 ends all processes of the sandbox."""
+        return Namespace.PID in self.namespaces
+
+    @property
+    def born_with(self) -> frozenset[Namespace]:
+        """What the init is born into: the cgroup namespace is the test's own affair (its root is the cgroup that
+        the test is in), and with privileges the user namespace comes after the mounts."""
+        late = {Namespace.CGROUP} if self.user_first else {Namespace.CGROUP, Namespace.USER}
+        return self.namespaces - late
+
+    @property
     def watches_network(self) -> bool:
         """Whether the kernel tells of what leaves the sandbox. Not in a container: its runtime enters."""
         own = Namespace.NET in self.namespaces and self.spec.watch is not Watch.OFF
@@ -85,6 +97,12 @@ class Plan:
         """Where on the scratch tmpfs is what the test writes."""
         found = tuple(layer for step in self.steps if (layer := steps.layer_of(step)) is not None)
         return (*found, ROOT_LAYER) if self.contained else found
+
+    @property
+    def scaffold(self) -> frozenset[str]:
+        """What is in the layers before a test writes to them, for what is mounted there."""
+        paths = [step.target for step in self.steps if hasattr(step, "target")]
+        return frozenset(path[:end] for path in paths for end in _ends(path))
 
     @property
     def placeholders(self) -> frozenset[str]:
@@ -153,6 +171,12 @@ def make_plan(spec: Spec, host: Host, workspace: Workspace, image: Image | None 
         environ=_environ(given),
         libraries=libraries(workspace),
     )
+
+
+def _ends(path: str) -> Iterator[int]:
+    """Of each of its directories, and of itself."""
+    yield from (at for at, letter in enumerate(path) if letter == "/" and at)
+    yield len(path)
 
 
 def _tree(spec: Spec, image: Image | None) -> Tree:

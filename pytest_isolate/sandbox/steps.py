@@ -332,8 +332,8 @@ def describe(step: Step) -> str:
 def layer_of(step: Step) -> Layer | None:
     """Where the writes go for which a step makes room."""
     match step:
-        case MountOverlay(target=target, layer=layer):
-            return Layer(f"upper/{layer}", target)
+        case MountOverlay(source, target, layer=layer, below=below):
+            return Layer(f"upper/{layer}", target, (source, *below))
         case MountScratch(target):
             return Layer(_scratch_directory(target).lstrip("/"), target)
         case _:

@@ -146,6 +146,18 @@ CDEF = (
     int isolate_unshare_user(int parent_pid);
     int isolate_enter_node(int user_fd, int mnt_fd, int net_fd);
     int isolate_tell_entered(int channel_fd);
+
+    enum { LOOK_DESCRIPTORS = 1024 };
+    struct look {
+        unsigned char open[1024];
+        int system_v;
+        int queues;
+        uint64_t processes;
+    };
+    void isolate_look_at_descriptors(struct look *look);
+    void isolate_look_at_ipc(struct look *look);
+    void isolate_look_at_processes(struct look *look);
+    int isolate_umask(void);
     void *dlopen(const char *name, int flags);
     int isolate_open_in_root(int root_fd, const char *path, int flags);
 
@@ -178,6 +190,7 @@ SOURCE = """
 #include "confine.h"
 #include "enter.h"
 #include "in_root.h"
+#include "look.h"
 #include "readback.h"
 #include "template.h"
 #include "wire.h"

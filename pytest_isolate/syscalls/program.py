@@ -88,6 +88,10 @@ class Program:
         self.call("write", file, text, len(text.encode()))
         self.call("close", file)
 
+    def label_of(self, op_index: int) -> str:
+        """What the call was for that the supervisor names; one past the last: the creation itself."""
+        return self.calls[op_index].label if op_index < len(self.calls) else "create the namespaces"
+
     def pack(self) -> tuple[int, bytes]:
         """(number of calls, the ops and their data) as wire.h lays them out; made once, used per test."""
         if self._packed is None:

@@ -60,6 +60,7 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
         (Bind(source="ROOT/data", target="/data", readonly=True),),
     ),
     "artifacts": ("out/**/*.png", ["out/**/*.png"], ("ROOT/out/**/*.png",)),
+    "writes": ("cache/**", ["cache/**"], ("ROOT/cache/**",)),
     "env": ("A=1", {"A": "1"}, Environment(changes=(("A", "1"),))),
     "hostname": ("box-1.test", "box-1.test", "box-1.test"),
     "user": ("root", User.ROOT, User.ROOT),

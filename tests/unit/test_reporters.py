@@ -134,6 +134,14 @@ def test_deeds_are_named_with_their_doers() -> None:
     ]
 
 
+def test_sleepers_are_named() -> None:
+    lines = texts(row("test_a", slept_s=0.09), row("test_b", slept_s=0.5), row("test_c", slept_s=2.0))
+    assert lines[2:] == [
+        "2 tests slept 2.50 s: tests/test_a.py::test_c (2.0 s),",
+        "    tests/test_a.py::test_b (500.0 ms)",
+    ]
+
+
 def test_three_doers_are_enough() -> None:
     lines = texts(*[row(f"test_{n}", leaked_processes=n) for n in range(1, 7)])
     assert lines[2:] == [
