@@ -65,7 +65,7 @@ def _seen(attempts: Attempts, spec: Spec) -> Iterator[_Seen]:
     for attempt, _ in attempts.counted:
         of_process[attempt.pid].append(attempt)
     for attempt, count in _one_per_name(attempts.counted):
-        if not _is_by_the_way(attempt, of_process[attempt.pid]) and not _is_bound(attempt, spec):
+        if not _is_by_the_way(attempt, of_process[attempt.pid]) and not _is_declared(attempt, spec):
             is_own = attempt.pid == attempts.own_pid
             where = "the test's own process" if is_own else _process(attempt)
             host = (attempt.name or "") if attempt.act is Act.QUERY else attempt.host
@@ -94,8 +94,12 @@ def _is_by_the_way(attempt: Attempt, all_of_it: Iterable[Attempt]) -> bool:
     return any(other.host == attempt.host and other.protocol == "tcp" for other in all_of_it)
 
 
-def _is_bound(attempt: Attempt, spec: Spec) -> bool:
-    """A socket that the test was given."""
+def _is_declared(attempt: Attempt, spec: Spec) -> bool:
+    """A name or a socket that the test was given. Who finds a name in /etc/hosts may still ask for its
+    address of the other family."""
+    if attempt.act is Act.QUERY:
+        asked = f"{attempt.name}."
+        return any(asked.startswith(f"{name}.") for name, _ in spec.hosts)
     path = os.path.realpath(attempt.host) if attempt.protocol == UNIX else ""
     targets = (bind.target.rstrip("/") for bind in spec.binds)
     return any(path == target or path.startswith(f"{target}/") for target in targets)

@@ -211,7 +211,7 @@ class _ItemLog:
             observed = violations.told(self._transcript.observed)
             found, attempts = network_watch.violations(run.attempts, observed, voyage.evidence, voyage.spec)
             run.usage = replace(run.usage, network_attempts=attempts)
-            gathered = violations.gather([*deeds.violations_of(run), *found], voyage.spec)
+            gathered = violations.gather([*deeds.violations_of(run), *found], self._item, voyage.spec)
             self._violations = self._fleet.session.baseline.sort_out(self._item.nodeid, gathered)
         except Exception as error:  # a child may send anything
             outcome = ChannelBroken(f"a report that is none: {error!r}")

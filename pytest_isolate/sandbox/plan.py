@@ -81,8 +81,8 @@ class Plan:
 
     @property
     def born_with(self) -> frozenset[Namespace]:
-        """What the init is born into: the cgroup namespace is the test's own affair (its root is the cgroup that
-        the test is in), and with privileges the user namespace comes after the mounts."""
+        """What the init is born into: the cgroup namespace is the test's own affair (its root is the cgroup
+        that the test is in), and with privileges the user namespace comes after the mounts."""
         late = {Namespace.CGROUP} if self.user_first else {Namespace.CGROUP, Namespace.USER}
         return self.namespaces - late
 

@@ -35,6 +35,9 @@ def server() -> Iterator[tuple[str, int]]:
                     connection, _ = listener.accept()
                     with connection:
                         connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nhello")
+                        connection.shutdown(socket.SHUT_WR)
+                        while connection.recv(1000):
+                            pass
 
         thread = threading.Thread(target=serve)
         thread.start()

@@ -1,7 +1,7 @@
 """Thirty tests of kinds that are met in the wild. Plain pytest passes all of them, on each run.
 
 A comment ``# -> kind`` marks the line that ``--isolate-strict`` is to name, and the kind of the violation;
-``# -> kind by pid`` that it names the process. tests/plugin/test_demonstration.py holds it against that.
+``# -> kind by pid`` that it names the process. Where only the kernel knows of it, that is the test's own line. tests/plugin/test_demonstration.py holds it against that.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def test_regenerates_its_data() -> None:
     assert json.loads(data.read_text())["answer"] == 42
 
 
-def test_has_a_program_write_its_log() -> None:
-    subprocess.run(["sh", "-c", "echo started >> /tmp/unhermetic.log"], check=True)  # -> files by pid
+def test_has_a_program_write_its_log() -> None:  # -> files
+    subprocess.run(["sh", "-c", "echo started >> /tmp/unhermetic.log"], check=True)
 
 
 def test_configures_a_tool() -> None:
@@ -166,9 +166,9 @@ def test_binds_a_fixed_port() -> None:
     globals()["_server"] = server
 
 
-def test_leaves_shared_memory() -> None:
+def test_leaves_shared_memory() -> None:  # -> ipc
     code = "import _posixshmem, os; _posixshmem.shm_open('/unhermetic', os.O_CREAT | os.O_RDWR, mode=0o600)"
-    subprocess.run([sys.executable, "-c", code], check=True)  # -> ipc
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # ---- environment -----------------------------------------------------------------------------------------
@@ -182,15 +182,13 @@ def test_changes_the_directory() -> None:
     os.chdir("/")  # -> environment
 
 
-def test_changes_the_umask() -> None:
-    os.umask(0o077)  # -> environment
+def test_changes_the_umask() -> None:  # -> environment
+    os.umask(0o077)
 
 
-def test_changes_a_signal_handler() -> None:
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # -> environment
+def test_changes_a_signal_handler() -> None:  # -> environment
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
-def test_changes_the_locale() -> None:
-    locale.setlocale(
-        locale.LC_ALL, "C.UTF-8" if locale.setlocale(locale.LC_ALL) == "C" else "C"
-    )  # -> environment
+def test_changes_the_locale() -> None:  # -> environment
+    locale.setlocale(locale.LC_ALL, "C.UTF-8" if locale.setlocale(locale.LC_ALL) == "C" else "C")
