@@ -7,6 +7,7 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -488,7 +489,7 @@ static void begin(struct watch *watch) {
     }
 }
 
-void watch_serve(struct watch *watch, uint64_t id, int up) {
+void watch_serve(struct watch *watch, uint64_t id, int up, int events) {
     union { /* the kernel's may be longer than ours, and are to be zero (seccomp_unotify(2)) */
         struct seccomp_notif notif;
         struct seccomp_notif_resp answer;
@@ -496,6 +497,10 @@ void watch_serve(struct watch *watch, uint64_t id, int up) {
     } in = {.room = {0}}, out = {.room = {0}};
     if (watch->listener < 0) {
         begin(watch);
+        return;
+    }
+    if (!(events & POLLIN)) { /* the last process has ended, and poll(2) would say so for ever */
+        close_fd(&watch->listener);
         return;
     }
     if (ioctl(watch->listener, SECCOMP_IOCTL_NOTIF_RECV, &in) < 0) {

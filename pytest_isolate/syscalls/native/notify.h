@@ -20,8 +20,8 @@ struct watch {
 
 /* Gives the descriptor to poll, or -1. */
 int watch_fd(const struct watch *watch);
-/* It is readable, or hung up. */
-void watch_serve(struct watch *watch, uint64_t id, int up);
+/* It is readable, or hung up: `events` of poll(2). */
+void watch_serve(struct watch *watch, uint64_t id, int up, int events);
 /* Tell pytest how often each attempt was made that it was told of since the last time. */
 void watch_tell_counts(struct watch *watch, uint64_t id, int up, int even_if_none);
 void watch_end(struct watch *watch);

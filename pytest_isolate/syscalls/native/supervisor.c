@@ -492,7 +492,7 @@ static struct pollfd *all_to_poll(const struct pollfd *first, size_t *count) {
 static void serve_watches(const struct pollfd *polled) {
     for (struct sandbox *s = sandboxes; s; s = s->next, polled++)
         if (polled->fd >= 0 && polled->revents)
-            watch_serve(&s->watch, s->id, WIRE_SOCKET_FD);
+            watch_serve(&s->watch, s->id, WIRE_SOCKET_FD, polled->revents);
 }
 
 int main(int argc, char **argv) {
