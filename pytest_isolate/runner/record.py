@@ -19,7 +19,7 @@ from pytest_isolate.runner.synthesize import reason_of, signal_name
 from pytest_isolate.usage import Usage
 from pytest_isolate.violation import Violation
 
-__all__ = ["PREFIX", "SCHEMA", "attach", "attach_stages", "record_of"]
+__all__ = ["PREFIX", "SCHEMA", "attach", "attach_declared", "attach_stages", "record_of"]
 
 PREFIX = "isolate."
 SCHEMA = 1
@@ -34,7 +34,6 @@ def attach(
     usage: Usage,
     evidence: Evidence,
     violations: Iterable[Violation] | None = None,
-    declared: Mapping[str, object] | None = None,
     worker: str,
     kept: str | None = None,
     sandbox: str | None = None,
@@ -53,7 +52,6 @@ def attach(
         "signal": signal_name(outcome.signal) if isinstance(outcome, Signaled) else None,
         **{field.name: _rounded(getattr(usage, field.name)) for field in dataclasses.fields(Usage)},
         "violations": None if violations is None else _json([v.to_dict() for v in violations]),
-        "declared": _json(declared) if declared else None,
         "enforced": _json(evidence.to_dict()),
         "worker": worker,
         "sandbox": sandbox,
@@ -72,6 +70,13 @@ def attach_stages(reports: Iterable[pytest.TestReport], stages: Mapping[str, obj
     """Add where the time of the test went (``--isolate-profile``)."""
     for report in reports:
         report.user_properties.append((PREFIX + "stages", json.dumps(stages)))
+
+
+def attach_declared(reports: Iterable[pytest.TestReport], declared: Mapping[str, object]) -> None:
+    """Add what the test said that it needs of the network, if anything."""
+    for report in reports:
+        if declared:
+            report.user_properties.append((PREFIX + "declared", _json(declared)))
 
 
 def record_of(report: pytest.TestReport) -> Mapping[str, Any] | None:

@@ -278,20 +278,21 @@ class _ItemLog:
     ) -> None:
         # One record a test, also of one that ran several times.
         starts = [at for at, report in enumerate(reports) if report.when == "setup"]
+        reports = reports[starts[-1] :] if starts else reports
         record.attach(
-            reports[starts[-1] :] if starts else reports,
+            reports,
             outcome=outcome,
             usage=usage,
             evidence=voyage.evidence if voyage is not None else Evidence(),
             violations=self._violations
             if voyage is not None and voyage.spec.watch is not Watch.OFF
             else None,
-            declared=voyage.spec.declared if voyage is not None else None,
             sandbox=voyage.name if voyage is not None else None,
             kept=voyage.salvaged.kept if voyage is not None else None,
             worker=_worker_name(),
             start_ts=voyage.start_ts if voyage is not None else time.time(),
         )
+        record.attach_declared(reports, voyage.spec.declared if voyage is not None else {})
 
     def _tear_down(self, voyage: Voyage | None) -> list[pytest.TestReport]:
         """Of what the parent holds, and of what a sandbox still holds whose next test will not come."""
