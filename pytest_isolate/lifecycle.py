@@ -11,7 +11,7 @@ from pytest_isolate import options
 from pytest_isolate.errors import SpecError
 from pytest_isolate.marker import spec_for, why_unprotected
 from pytest_isolate.runner import FRESH_PLUGIN, JOB_VARIABLE
-from pytest_isolate.settings import session_options
+from pytest_isolate.settings import session_options, wrong_settings
 
 if TYPE_CHECKING:
     from pytest_isolate.runner.capacity import Capacity
@@ -69,10 +69,35 @@ def configure(config: pytest.Config) -> None:
 
 def start(config: pytest.Config) -> None:
     """Start the reporters that cannot wait for an isolated item."""
-    if session_options(config).json_path is not None:
+    options = session_options(config)
+    _check(config)
+    if options.json_path is not None or options.strict:
         _report(config)  # that a file cannot be written is to be known before tests run
     if config.pluginmanager.hasplugin("dsession"):
         _start_controller(config)
+
+
+def _check(config: pytest.Config) -> None:
+    """What would leave a strict session less than that without a word. Raises UsageError."""
+    if config.pluginmanager.hasplugin(FRESH_PLUGIN):
+        return
+    if wrong := wrong_settings(config, ("strict", "escapes_max", "baseline")):
+        raise pytest.UsageError("; ".join(wrong))
+    options = session_options(config)
+    if options.strict and options.off:
+        raise pytest.UsageError(
+            "--isolate-off and --isolate-strict contradict each other; leave one away, as in "
+            "-o isolate_strict=false"
+        )
+    if config.getoption("isolate_escapes_max") is not None and not options.strict:
+        raise pytest.UsageError("--isolate-escapes-max counts escapes from strict; say --isolate-strict too")
+    if options.baseline is not None:
+        from pytest_isolate.baseline import Baseline, BaselineError
+
+        try:
+            Baseline.read(options.baseline)
+        except BaselineError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 def _start_controller(config: pytest.Config) -> None:
@@ -163,6 +188,7 @@ def run_item(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
 def _fleet(config: pytest.Config) -> Fleet:
     fleet = config.stash.get(_FLEET, None)
     if fleet is None:
+        from pytest_isolate.baseline import Baseline
         from pytest_isolate.runner.fleet import Fleet
         from pytest_isolate.runner.session import IsolateSession
 
@@ -178,6 +204,9 @@ def _fleet(config: pytest.Config) -> Fleet:
             store=options.store,
             pull=options.pull,
         )
+        session.strict = options.strict
+        if options.baseline is not None:
+            session.baseline = Baseline.read(options.baseline)
         config.add_cleanup(session.close)
         fleet = config.stash[_FLEET] = Fleet(session)
     return fleet
@@ -212,7 +241,9 @@ def header(config: pytest.Config) -> str | None:
     if session.off:
         return "isolate: off, nothing is isolated (--isolate-off)"
     parts = []
-    if session.isolate_all:
+    if session.strict:
+        parts.append("all tests, as tightly as it goes (--isolate-strict)")
+    elif session.isolate_all:
         parts.append("all tests, each in a sandbox of its own (--isolate-all)")
     if session.jobs != 1 and not config.pluginmanager.hasplugin("dsession"):
         why = _one_by_one(config)

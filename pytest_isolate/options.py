@@ -39,10 +39,12 @@ from pytest_isolate.values import (
     parse_rootfs,
     parse_runtime,
     parse_scope,
+    parse_seccomp,
     parse_start,
     parse_user,
     parse_watch,
     parse_workdir,
+    parse_writes,
 )
 
 __all__ = [
@@ -74,6 +76,10 @@ def _parse_keep(value: object) -> Keep:
 
 def _parse_pull(value: object) -> Pull:
     return member(Pull, value)
+
+
+def _parse_optional_count(value: object) -> int | None:
+    return None if value is None else parse_count(value)
 
 
 # Named tuples cost a session that isolates nothing a quarter of a dataclass's import time.
@@ -206,6 +212,13 @@ OPTIONS: tuple[Option, ...] = (
         "in ini, a list in the marker",
     ),
     Option(
+        name="writes", field="writes", form="lines", metavar="GLOB", parse=parse_writes,
+        default=(), default_text="none",
+        help="files that the test may make, change or delete outside of tmp_path (relative to rootdir, or to "
+        "the home directory with ~; ** is any number of directories), and which are thrown away, as in "
+        "~/.cache/mytool/**; repeat the flag, one per line in ini, a list in the marker",
+    ),
+    Option(
         name="env", field="env", form="lines", metavar="inherit|clean|NAME=VALUE|-NAME", parse=parse_env,
         default="inherit",
         help="environment variables to start from (inherit or clean), to set (NAME=VALUE) and to remove "
@@ -237,6 +250,11 @@ OPTIONS: tuple[Option, ...] = (
         default="native",
         help="who makes the sandbox: native: this plugin; else the command of an OCI runtime, "
         "which implies start=spawn",
+    ),
+    Option(
+        name="seccomp", field="seccomp", metavar="default|off", parse=parse_seccomp, default="default",
+        help="default: refuse system calls that reach past namespaces: keys, kernel modules, bpf, io_uring, "
+        "the clock and others; off: refuse none",
     ),
     Option(
         name="scope", field="scope", metavar="function|class|module", parse=parse_scope, default="function",
@@ -273,6 +291,23 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="all", field="session.isolate_all", form="flag", parse=parse_bool, default=False, where=SESSION,
         help=f"isolate every test that is not marked {OPT_OUT_MARKER}",
+    ),
+    Option(
+        name="strict", field="session.strict", form="flag", parse=parse_bool, default=False, where=SESSION,
+        help="isolate every test as tightly as it goes: fixtures=fresh, no network, an empty home, a clean "
+        "environment, a read-only project; violations fail the test, and what loosens this is counted",
+    ),
+    Option(
+        name="escapes_max", field="session.escapes_max", metavar="N", where=SESSION,
+        parse=_parse_optional_count, default_text="any number",
+        help="escapes from strict that are allowed, not_isolated tests among them; the session fails if "
+        "there are more",
+    ),
+    Option(
+        name="baseline", field="session.baseline", metavar="FILE", parse=parse_optional_path, where=SESSION,
+        default_text="none",
+        help="violations that are known (relative to rootdir), and fail no test; pytest-isolate baseline "
+        "writes it",
     ),
     Option(
         name="off", field="session.off", form="flag", parse=parse_bool, default=False, where=SESSION,

@@ -8,7 +8,7 @@ milliseconds that a session without an isolated test must not pay.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,7 @@ from pytest_isolate.values import Keep, Missing, Pull
 if TYPE_CHECKING:
     from pytest_isolate.spec import Spec
 
-__all__ = ["SessionOptions", "build_spec", "session_options"]
+__all__ = ["SessionOptions", "build_spec", "session_options", "wrong_settings"]
 
 MarkerKwargs = Sequence[tuple[Mapping[str, object], str]]
 
@@ -42,6 +42,9 @@ class SessionOptions(NamedTuple):
     profile: bool
     store: Path | None
     pull: Pull
+    strict: bool
+    escapes_max: int | None
+    baseline: Path | None
 
 
 class _Setting(NamedTuple):
@@ -60,11 +63,12 @@ def session_options(config: pytest.Config) -> SessionOptions:
     """The session's options. Never raises: a wrong value fails tests (:func:`build_spec`), no session."""
     if _SESSION_OPTIONS not in config.stash:
         found = {option.name: _setting(config, option) for option in OPTIONS if option.where == SESSION}
-        path, store = found["json"].value, found["store"].value
+        path, store, baseline = (found[name].value for name in ("json", "store", "baseline"))
+        strict = bool(found["strict"].problem) or found["strict"].value
         base = config.invocation_params.dir if found["json"].origin.startswith("--") else config.rootpath
         config.stash[_SESSION_OPTIONS] = SessionOptions(
             # Fail closed: with a wrong value every test counts as isolated, and fails with the reason.
-            isolate_all=bool(found["all"].problem) or found["all"].value,
+            isolate_all=bool(found["all"].problem) or found["all"].value or strict,
             off=found["off"].value,
             missing=found["missing"].value,
             keep=found["keep"].value,
@@ -76,8 +80,17 @@ def session_options(config: pytest.Config) -> SessionOptions:
             profile=found["profile"].value,
             store=None if store is None else config.rootpath / os.path.expanduser(store),
             pull=found["pull"].value,
+            strict=strict,
+            escapes_max=found["escapes_max"].value,
+            baseline=None if baseline is None else config.rootpath / os.path.expanduser(baseline),
         )
     return config.stash[_SESSION_OPTIONS]
+
+
+def wrong_settings(config: pytest.Config, names: Iterable[str]) -> list[str]:
+    """What is wrong with the named options of the session."""
+    settings = [_setting(config, option) for option in OPTIONS if option.name in names]
+    return [f"{setting.origin}: {setting.problem}" for setting in settings if setting.problem]
 
 
 def build_spec(config: pytest.Config, marker_kwargs: MarkerKwargs) -> Spec:
@@ -105,6 +118,10 @@ def build_spec(config: pytest.Config, marker_kwargs: MarkerKwargs) -> Spec:
         limits.setdefault("swap_bytes", 0)
     _imply_spawn(fields, origins)
     _refuse_ports_of_ones_own(fields, origins)
+    if session_options(config).strict:
+        from pytest_isolate.strict import tighten
+
+        tighten(fields)
     return Spec(limits=Limits(**limits), **fields)
 
 
@@ -193,8 +210,8 @@ def _anchored(name: str, setting: _Setting, config: pytest.Config) -> Any:
         return None if value is None else absolute(value)
     if name == "runtime":
         return absolute(value) if "/" in value else value
-    if name == "artifacts":
-        return tuple(absolute(glob) for glob in value)
+    if name in ("artifacts", "writes"):
+        return tuple(absolute(os.path.expanduser(glob)) for glob in value)
     if isinstance(value, PathRootfs):
         from pytest_isolate.project import find_rootfs
 

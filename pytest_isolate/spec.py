@@ -22,6 +22,7 @@ __all__ = [
     "PrivateNetwork",
     "Rootfs",
     "Scope",
+    "Seccomp",
     "Spec",
     "Start",
     "TcpPort",
@@ -117,6 +118,13 @@ class Watch(Enum):
     FAIL = "fail"  #: the test fails
 
 
+class Seccomp(Enum):
+    """Which system calls are refused."""
+
+    DEFAULT = "default"  #: those that reach past namespaces (kernel/seccomp.py)
+    OFF = "off"  #: none
+
+
 class EnvMode(Enum):
     """What of the caller's environment variables a test starts with."""
 
@@ -191,6 +199,7 @@ class Spec:
     readonly: bool = False  #: the root refuses writes (EROFS) in place of throwing them away
     binds: tuple[Bind, ...] = ()
     artifacts: tuple[str, ...] = ()  #: absolute globs of files that are copied out of the sandbox
+    writes: tuple[str, ...] = ()  #: absolute globs of files that may be written, and are thrown away
     env: Environment = field(default_factory=Environment)
     hostname: str = "isolated"
     user: User = User.IMAGE
@@ -199,9 +208,13 @@ class Spec:
     runtime: str = NATIVE  #: the name or path of an OCI runtime's command; needs Start.SPAWN
     scope: Scope = Scope.FUNCTION
     fixtures: Fixtures = Fixtures.SHARED
+    seccomp: Seccomp = Seccomp.DEFAULT
     exclusive: bool = False  #: no other test runs at the same time (of this pytest)
     watch: Watch = Watch.REPORT
     allow: tuple[Kind, ...] = ()  #: kinds of violations that are not held against this test
+    strict: bool = (
+        False  #: --isolate-strict: an empty home, a read-only project, a fixed umask; see strict.py
+    )
 
     @property
     def declared(self) -> dict[str, object]:

@@ -44,4 +44,5 @@ class Usage:
     written_bytes: int | None = None
     network_attempts: int | None = None
     leaked_processes: int | None = None
+    slept_s: float | None = None  #: as the test's process asked of time.sleep
     overhead_s: float | None = None

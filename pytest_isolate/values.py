@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Fixtures,
         Rootfs,
         Scope,
+        Seccomp,
         Start,
         User,
         Watch,
@@ -49,10 +50,12 @@ __all__ = [
     "parse_rootfs",
     "parse_runtime",
     "parse_scope",
+    "parse_seccomp",
     "parse_start",
     "parse_user",
     "parse_watch",
     "parse_workdir",
+    "parse_writes",
 ]
 
 _Number = TypeVar("_Number", int, float)
@@ -131,6 +134,12 @@ def parse_scope(value: object) -> Scope:
     from pytest_isolate.spec import Scope
 
     return member(Scope, value)
+
+
+def parse_seccomp(value: object) -> Seccomp:
+    from pytest_isolate.spec import Seccomp
+
+    return member(Seccomp, value)
 
 
 def parse_fixtures(value: object) -> Fixtures:
@@ -272,6 +281,14 @@ def parse_artifacts(value: object) -> tuple[str, ...]:
     for glob in globs:
         if "\0" in glob or ".." in glob.split("/") or not glob.strip("/ "):
             raise ValueError(f"artifact {quoted(glob)} is not a glob without '..', as in 'out/**/*.png'")
+    return tuple(globs)
+
+
+def parse_writes(value: object) -> tuple[str, ...]:
+    globs = _lines(value, "a glob or a list of them")
+    for glob in globs:
+        if "\0" in glob or ".." in glob.split("/") or not glob.strip("/ "):
+            raise ValueError(f"writes {quoted(glob)} is not a glob without '..', as in '~/.cache/mytool/**'")
     return tuple(globs)
 
 

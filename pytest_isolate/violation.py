@@ -36,21 +36,19 @@ class Violation:
     where: str = ""  #: "tests/test_x.py:12 (test_y)", "pid 7: curl http://example.com"; "" if nobody knows
     cure: str = ""  #: what to write to allow it: 'hosts={"db": "127.0.0.1"}'
     count: int = 1
+    known: bool = False  #: it is in the baseline, and fails no test
 
     @classmethod
     def from_told(cls, told: object) -> Violation:
         """What :meth:`to_dict` made, from an untrusted process. Raises ValueError."""
         if not isinstance(told, Mapping):
             raise ValueError("not a violation")
-        texts = {name: told.get(name, "") for name in ("what", "where", "cure")}
+        texts = [told.get(name, "") for name in ("what", "where", "cure")]
         count = told.get("count", 1)
-        if not all(isinstance(text, str) for text in texts.values()) or type(count) is not int or count < 1:
+        if not all(isinstance(text, str) for text in texts) or type(count) is not int or count < 1:
             raise ValueError("not a violation")
-        return cls(
-            kind=Kind(told.get("kind")),
-            **{name: " ".join(text[:LONGEST_TEXT].split()) for name, text in texts.items()},
-            count=count,
-        )
+        what, where, cure = (" ".join(text[:LONGEST_TEXT].split()) for text in texts)
+        return cls(kind=Kind(told.get("kind")), what=what, where=where, cure=cure, count=count)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -59,10 +57,12 @@ class Violation:
             "where": self.where,
             "cure": self.cure,
             "count": self.count,
+            "known": self.known,
         }
 
     def __str__(self) -> str:
         times = f" ({self.count} times)" if self.count > 1 else ""
         where = f", {self.where}" if self.where else ""
         cure = f"; allow it with {self.cure}" if self.cure else ""
-        return f"{self.kind.value}: {self.what}{times}{where}{cure}"
+        known = " (known)" if self.known else ""
+        return f"{self.kind.value}{known}: {self.what}{times}{where}{cure}"

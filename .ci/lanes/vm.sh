@@ -9,24 +9,33 @@ VM=$TREE/tests/vm/vm_run.py
 # What is particular to a cgroup one level below the delegated one; and xdist, once for all.
 LEAF="cgroups or limits or left or xdist"
 
+# Where nobody may make a user namespace: what is left depends on how much of Landlock a kernel has.
+FORBIDDEN=--no-user-namespaces
+LEVELS=(-m vm tests/kernel/test_landlock.py tests/plugin/test_levels.py)
+
 # boots: a line "KERNEL MODE…" for each boot.  What --leaf adds is no matter of the kernel's age.
 boots() {
     local kernel kernels
     mapfile -t kernels < <("$SYSTEM_PYTHON" "$VM" --list)
     for kernel in "${kernels[@]}"; do
-        printf '%s\n' "$kernel" "$kernel --user"
+        printf '%s\n' "$kernel" "$kernel --user" "$kernel $FORBIDDEN"
     done
     echo "${kernels[-1]} --user --leaf"
 }
 
 # boot LOG KERNEL MODE…: one processor, for more slow an emulated machine down.
 boot() {
-    local log=$1 kernel=$2 chosen="not xdist"
+    local log=$1 kernel=$2 mode="${*:3}" chosen="not xdist" selection=("${VM_SELECTION[@]}") before=()
     shift 2
-    [[ $* != *--leaf* ]] || chosen=$LEAF
-    "$SYSTEM_PYTHON" "$VM" --kernel "$kernel" "$@" --cpus 1 --timeout "$TIMEOUT" \
-        python -m pytest -p no:cacheprovider --require-features=all --durations=5 "${VM_SELECTION[@]}" \
-        -k "$chosen" > "$log" 2>&1 || echo "$kernel $*" >> "$WORK/vm-failed"
+    [[ $mode != *--leaf* ]] || chosen=$LEAF
+    if [[ $mode == "$FORBIDDEN" ]]; then
+        shift
+        selection=("${LEVELS[@]}")
+        before=(sh -euc 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"' sh)
+    fi
+    "$SYSTEM_PYTHON" "$VM" --kernel "$kernel" "$@" --cpus 1 --timeout "$TIMEOUT" "${before[@]}" \
+        python -m pytest -p no:cacheprovider --require-features=all --durations=5 "${selection[@]}" \
+        -k "$chosen" > "$log" 2>&1 || echo "$kernel $mode" >> "$WORK/vm-failed"
 }
 
 need_environment

@@ -27,6 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pytest_isolate.cli.bundle import bundle
 
         return bundle(arguments.nodeid, arguments.directory, arguments.pytest_args, sys.stdout)
+    if arguments.command == "verify":
+        from pytest_isolate.cli.verify import verify
+
+        return verify(arguments, sys.stdout)
+    if arguments.command == "baseline":
+        from pytest_isolate.cli.baseline import baseline
+
+        return baseline(arguments, sys.stdout, sys.stderr)
     from pytest_isolate.cli.explain import explain
 
     return explain(arguments.nodeid, arguments.pytest_args, sys.stdout)
@@ -52,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument(
         "pytest_args", nargs=argparse.REMAINDER, metavar="...", help="pytest's arguments, as in --isolate-all"
     )
+    _add_strict(commands)
     _add_image(commands.add_parser("image", help="images that tests have as their root", description=IMAGE))
     bundle = commands.add_parser(
         "bundle",
@@ -64,6 +73,26 @@ def _parser() -> argparse.ArgumentParser:
         "pytest_args", nargs=argparse.REMAINDER, metavar="...", help="pytest's arguments, as in -vv"
     )
     return parser
+
+
+def _add_strict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from pytest_isolate.cli import baseline, verify
+
+    verify.add_arguments(
+        commands.add_parser(
+            "verify",
+            help="check the records of a run with --isolate-strict",
+            description="Check that the records of a run with --isolate-strict are complete and unchanged, "
+            "that the run was green, and that every test was isolated as it says.",
+        )
+    )
+    baseline.add_arguments(
+        commands.add_parser(
+            "baseline",
+            help="write down known violations, from the records of a run with --isolate-strict",
+            description="Write down the violations of a run with --isolate-strict, for isolate_baseline.",
+        )
+    )
 
 
 IMAGE = "Get, make and look at images that tests have as their root, and get rid of them."

@@ -12,7 +12,13 @@ from collections.abc import Iterator
 from typing import NoReturn, TextIO
 
 from pytest_isolate.errors import IsolateError
-from pytest_isolate.kernel.features import Feature, explain_failure, probe
+from pytest_isolate.kernel.features import (
+    LANDLOCK,
+    SECCOMP_FILTER,
+    Feature,
+    explain_failure,
+    probe,
+)
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.outcome import Completed, Outcome, SetupFailed
 from pytest_isolate.sandbox.launch import Launcher
@@ -44,6 +50,7 @@ def doctor(out: TextIO, *, as_json: bool) -> int:
         paint = _Paint(out)
         out.writelines(f"{line}\n" for line in _table(features, host, paint))
         out.write("\n" + _verdict(broken, paint) + "\n")
+        out.writelines(f"{line}\n" for line in _degraded(features, broken))
     return 1 if broken else 0
 
 
@@ -149,6 +156,36 @@ def _verdict(broken: list[Feature], paint: _Paint) -> str:
     return paint(f"the default sandbox cannot run here: {first.name}: {first.reason}{cure}", RED, BOLD)
 
 
+def _degraded(features: list[Feature], broken: list[Feature]) -> Iterator[str]:
+    """What a test gets all the same, if it is asked for."""
+    if not broken or not _can_follow_processes():
+        return
+    has = {feature.name: feature.available for feature in features}
+    level = level_of(broken, has)
+    given = [
+        *(["Landlock (no writes outside of tmp_path)"] if has[LANDLOCK] else []),
+        *(["a closed network (seccomp)"] if has[SECCOMP_FILTER] else []),
+        *(["a cgroup"] if has["cgroup"] else []),
+    ]
+    yield f"--isolate-missing=degrade gives level {level}: {', '.join(['a fork', 'rlimits', *given])}"
+
+
+def _can_follow_processes() -> bool:
+    """Without pidfd_open(2) no test runs at all."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
+
+
+def level_of(broken: list[Feature], has: dict[str, bool]) -> str:
+    """As ``enforced.level`` of a record names it."""
+    if not broken:
+        return "namespaces"
+    return "landlock" if has[LANDLOCK] else "fork"
+
+
 def _json(features: list[Feature], host: Host) -> str:
     report = {
         "schema": SCHEMA,
@@ -157,6 +194,10 @@ def _json(features: list[Feature], host: Host) -> str:
         "kernel": os.uname().release,
         "uid": host.uid,
         "privileged": host.privileged,
+        "level": level_of(
+            [feature for feature in features if feature.needed and not feature.available],
+            {feature.name: feature.available for feature in features},
+        ),
         "features": [dataclasses.asdict(feature) for feature in features],
     }
     return json.dumps(report, indent=2)

@@ -18,6 +18,7 @@ from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.marker import isolated_marks, spec_for, why_unprotected
 from pytest_isolate.options import MARKER, OPT_OUT_MARKER, OPTIONS, Option
 from pytest_isolate.runner.session import IsolateSession
+from pytest_isolate.sandbox.confinement import describe as confinement_parts
 from pytest_isolate.sandbox.plan import DEFAULT_TMP_SIZE_BYTES, Plan
 from pytest_isolate.sandbox.steps import MountBind, describe
 from pytest_isolate.settings import session_options
@@ -34,6 +35,8 @@ from pytest_isolate.spec import (
     Spec,
     Start,
 )
+from pytest_isolate.strict import UMASK
+from pytest_isolate.values import Missing
 
 if TYPE_CHECKING:
     from pytest_isolate.sandbox.images.store import Image
@@ -151,6 +154,28 @@ def _missing(item: pytest.Item, session: IsolateSession, plan: Plan) -> Iterator
     mode = session_options(item.config).missing.value
     yield f"Missing here, with --isolate-missing={mode}:"
     yield from dict.fromkeys(f"  - {error}" for error in missing)
+    if mode == Missing.DEGRADE.value:
+        yield ""
+        yield from _degraded(session, plan)
+
+
+def _degraded(session: IsolateSession, plan: Plan) -> Iterator[str]:
+    try:
+        degraded = session.degrade(plan)
+    except IsolateError as error:
+        yield f"it fails: {error}"
+        return
+    confinement = degraded.confinement
+    if confinement is None:
+        yield "it runs in its namespaces all the same (level namespaces)"
+        return
+    yield f"it runs at level {confinement.level}; a fork of pytest, in place of the steps above:"
+    texts = [*_child_steps(degraded, session.launcher.cgroup_version)]
+    yield from (f"{number:4}. {text}" for number, text in enumerate(texts, 1))
+    known = set(map(str, session.unsupported(plan)))
+    if more := [text for text in degraded.missing if text not in known]:
+        yield "and without this, too:"
+        yield from (f"  - {text}" for text in more)
 
 
 # -- options and where they come from -------------------------------------------------------------------
@@ -166,6 +191,8 @@ def _options(item: pytest.Item, spec: Spec) -> Iterator[str]:
         origin = _origin(option, item)
         if _value(option, spec) != _value(option, asked):
             origin = "hook pytest_isolate_modify_spec"
+        elif spec.strict and (option.name == "watch" or (option.name in ("fixtures", "env") and not origin)):
+            origin = "because of --isolate-strict"
         elif option.name == "swap" and not origin and spec.limits.memory_bytes is not None:
             origin = "because memory is capped"
         elif option.name == "start" and not origin and spec.runtime != NATIVE:
@@ -288,7 +315,8 @@ def _child_steps(plan: Plan, cgroup_version: str | None) -> Iterator[str]:
         yield f"join a cgroup ({cgroup_version}) of its own: {', '.join(caps) or 'no limits, only measured'}"
     elif caps:
         yield f"join a cgroup of its own: {', '.join(caps)}"
-    yield f"enter the namespaces: {_names(plan.namespaces - {Namespace.CGROUP})}"
+    if plan.namespaces:
+        yield f"enter the namespaces: {_names(plan.namespaces - {Namespace.CGROUP})}"
     if Namespace.CGROUP in plan.namespaces:
         yield "enter a cgroup namespace whose root is that cgroup"
     if plan.capabilities is None:
@@ -299,11 +327,17 @@ def _child_steps(plan: Plan, cgroup_version: str | None) -> Iterator[str]:
         kept = " ".join(capability.name.lower() for capability in sorted(plan.capabilities))
         yield f"drop all capabilities but {kept}"
     yield "set no_new_privs"
+    if plan.confinement is not None:
+        yield from confinement_parts(plan.confinement)
+    if plan.filtered:
+        yield "filter system calls that reach past namespaces"
     if limits.files is not None:
         yield f"limit each process to {limits.files} open files"
     if limits.cpu_time_s is not None:
         yield f"limit processor time to {units.format_duration(limits.cpu_time_s)}"
     yield f"change to the directory {plan.cwd}"
+    if plan.spec.strict:
+        yield f"set the umask to {UMASK:03o}"
     yield from _environment_steps(plan)
     deadline = (
         f", for {units.format_duration(limits.timeout_s)} at most" if limits.timeout_s is not None else ""

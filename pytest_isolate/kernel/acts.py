@@ -50,6 +50,7 @@ BEGINNINGS = {
     "make ": Act.FILES,
     "pivot_root": Act.PIVOT,
     "allow ports": Act.PORTS,
+    "allow no more cgroup namespaces": Act.CGROUP_NAMESPACE,
     "bring lo up": Act.LOOPBACK,
     "set the hostname": Act.HOSTNAME,
     "hand out": Act.ENTER,
@@ -61,6 +62,8 @@ BEGINNINGS = {
     "clone the test's process": Act.ENTER,
     "drop capabilities": Act.ENTER,
     "set no_new_privs": Act.ENTER,
+    "confine itself": Act.ENTER,
+    "install the filter": Act.ENTER,
 }
 
 

@@ -12,7 +12,9 @@ from pytest_isolate.kernel.cgroups.base import Cgroups, Problem
 from pytest_isolate.kernel.cgroups.detect import open_cgroups
 from pytest_isolate.kernel.diagnosis import diagnose, explain_failure
 from pytest_isolate.kernel.host import Host
+from pytest_isolate.kernel.landlock import gaps, landlock_abi, why_no_landlock
 from pytest_isolate.kernel.namespaces import clone_flags
+from pytest_isolate.kernel.seccomp_filter import why_no_filter
 from pytest_isolate.kernel.subids import find_subordinate_ids
 from pytest_isolate.kernel.supervisor import Failed, Ready, Reply, Supervisor
 from pytest_isolate.kernel.surroundings import kernel_release, seccomp_filters, sysctl
@@ -21,9 +23,11 @@ from pytest_isolate.spec import Limits
 from pytest_isolate.syscalls._native import ffi, lib
 from pytest_isolate.syscalls.program import Program
 
-__all__ = ["Feature", "explain_failure", "probe"]
+__all__ = ["LANDLOCK", "SECCOMP_FILTER", "Feature", "explain_failure", "probe"]
 
 OLDEST_KERNEL = (5, 15)
+LANDLOCK = "landlock"
+SECCOMP_FILTER = "seccomp filter"
 
 #: What each limit is tried with; all are well above what nothing needs.
 LIMITS = {
@@ -52,7 +56,14 @@ def probe(host: Host | None = None) -> tuple[Feature, ...]:
     With cgroup2 it moves the calling process to a leaf of its cgroup and back, as a session does.
     """
     host = host or Host()
-    return (_kernel(host), *_sandbox_features(host), _subordinate_ids(host), *_cgroup_features())
+    return (
+        _kernel(host),
+        *_sandbox_features(host),
+        _landlock(),
+        _seccomp_filter(),
+        _subordinate_ids(host),
+        *_cgroup_features(),
+    )
 
 
 def _kernel(host: Host) -> Feature:
@@ -159,6 +170,26 @@ def _subordinate_ids(host: Host) -> Feature:
     if isinstance(found, Problem):
         return Feature(name=name, available=False, needed=False, reason=found.reason, cure=found.cure)
     return Feature(name=name, available=True, needed=False, detail=f"uids {found.uids}, gids {found.gids}")
+
+
+# -- what is left without namespaces --------------------------------------------------------------------
+
+
+def _landlock() -> Feature:
+    abi = landlock_abi()
+    if abi > 0:
+        lacking = "; ".join(error.reason for error in gaps(abi))
+        detail = f"ABI {abi}" + (f": {lacking}" if lacking else "")
+        return Feature(name=LANDLOCK, available=True, needed=False, detail=detail)
+    problem = why_no_landlock(abi)
+    return Feature(name=LANDLOCK, available=False, needed=False, reason=problem.reason, cure=problem.cure)
+
+
+def _seccomp_filter() -> Feature:
+    name, problem = SECCOMP_FILTER, why_no_filter()
+    if problem is None:
+        return Feature(name=name, available=True, needed=False)
+    return Feature(name=name, available=False, needed=False, reason=problem.reason, cure=problem.cure)
 
 
 # -- cgroups --------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 from pytest_isolate.syscalls._native import lib
@@ -10,9 +11,12 @@ from pytest_isolate.syscalls.program import Program
 __all__ = [
     "Namespace",
     "clone_flags",
-    "export_namespace",
+    "enter_user",
+    "export",
     "identity_map",
+    "limit_cgroup_namespaces",
     "map_self",
+    "open_limits",
     "single_map",
     "unshare_user",
 ]
@@ -41,14 +45,37 @@ def clone_flags(namespaces: frozenset[Namespace]) -> int:
     return flags
 
 
-def export_namespace(program: Program, namespace: Namespace) -> None:
-    """Have the init hand out a descriptor of its own namespace, to join it with setns(2)."""
-    path = f"/proc/self/ns/{namespace.value}"
-    program.call("openat", lib.AT_FDCWD, path, lib.O_RDONLY | lib.O_CLOEXEC, 0, export=True)
+def export(program: Program, namespaces: Iterable[Namespace]) -> None:
+    """Have the init hand out descriptors of its own namespaces, to join them with setns(2)."""
+    for namespace in namespaces:
+        path = f"/proc/self/ns/{namespace.value}"
+        program.call("openat", lib.AT_FDCWD, path, lib.O_RDONLY | lib.O_CLOEXEC, 0, export=True)
+
+
+def enter_user(program: Program, uid_map: str, gid_map: str) -> None:
+    """Into a new one, whose ids the supervisor maps."""
+    unshare_user(program)
+    program.map_ids(uid_map, gid_map)
 
 
 def unshare_user(program: Program) -> None:
     program.call("unshare", lib.CLONE_NEWUSER)
+
+
+def open_limits(program: Program, proc: str) -> None:
+    """For :func:`limit_cgroup_namespaces`, while ``proc`` is still writable."""
+    flags = lib.O_PATH | lib.O_DIRECTORY | lib.O_CLOEXEC
+    program.limits = program.call("openat", lib.AT_FDCWD, f"{proc}/sys/user", flags, 0, keep=True)
+
+
+def limit_cgroup_namespaces(program: Program, count: int) -> None:
+    """In the user namespace that the init is in, and in those below it (namespaces(7)): who may make one may
+    mount cgroups, whose files belong to the caller, and so lift its own limits."""
+    flags = lib.O_WRONLY | lib.O_CLOEXEC
+    assert program.limits is not None
+    file = program.call("openat", program.limits, "max_cgroup_namespaces", flags, 0, keep=True)
+    program.call("write", file, str(count), 1)
+    program.call("close", file)
 
 
 def identity_map(extents: tuple[tuple[int, int], ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import signal
 import struct
@@ -17,6 +18,7 @@ __all__ = [
     "ROOT_CAPABILITIES",
     "Capability",
     "deliver",
+    "descendants",
     "effective_capabilities",
     "fork",
     "kill",
@@ -107,6 +109,15 @@ def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
     """Does nothing if there is no such process any more, or it is not ours."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
+
+
+def descendants(pid: int) -> list[int]:
+    """As far as they are still of the family: whose parent has ended is init's child."""
+    found = []
+    for path in glob.glob(f"/proc/{pid}/task/*/children"):
+        with contextlib.suppress(OSError), open(path, encoding="ascii") as children:
+            found += [int(child) for child in children.read().split()]
+    return [*found, *(inner for child in found for inner in descendants(child))]
 
 
 def wait_for_exit(pid: int) -> int | None:

@@ -16,7 +16,7 @@ def namespace_inodes() -> dict[str, int]:
 
 
 def tell_entered(channel_fd: int) -> None:
-    """Send the message ``Entered`` (native/readback.c): namespaces by inode, type of the root's file system,
+    """Send the message ``Entered`` (native/readback.c): namespaces by inode, what is mounted how,
     capabilities, no_new_privs, seccomp mode and rlimits."""
     if lib.isolate_tell_entered(channel_fd) != 0:
         raise OSError(ffi.errno, f"cannot tell what is enforced: {os.strerror(ffi.errno)}")

@@ -6,21 +6,27 @@ import os
 import socket
 import struct
 import time
+from array import array
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import pytest_isolate.syscalls
 from pytest_isolate.errors import SupervisorError
+from pytest_isolate.kernel.attempts import Attempt, Counts
 from pytest_isolate.syscalls._native import lib
 from pytest_isolate.syscalls.program import Program
 
-__all__ = ["CONTAINER_INIT", "Failed", "Gone", "Ready", "Supervisor"]
+__all__ = ["CONTAINER_INIT", "Failed", "Gone", "Ready", "Reply", "Supervisor"]
 
 REQUEST = struct.Struct("=IIQQIIII")
 REPLY = struct.Struct("=IIQii")
 EXECUTABLE = Path(pytest_isolate.syscalls.__file__).with_name("isolate-supervisor")
 CONTAINER_INIT = EXECUTABLE.with_name("isolate-init")  #: of containers that an OCI runtime makes
+REPLY_BYTES = 2048  # more than the longest
+FDS_BYTES = socket.CMSG_SPACE(lib.WIRE_MAX_EXPORTS * array("i").itemsize)
 SHUTDOWN_S = 15.0  # more than the supervisor's own patience
 
 
@@ -53,7 +59,14 @@ class Gone:
     sandbox_id: int
 
 
-Reply = Ready | Failed | Gone
+Reply = Ready | Failed | Gone | Attempt | Counts
+
+
+def _fds_of(rights: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
+    fds = array("i")
+    for _, _, data in rights:  # a socket of ours, over which nothing else comes
+        fds.frombytes(data)
+    return tuple(fds)
 
 
 class Supervisor:
@@ -62,6 +75,7 @@ class Supervisor:
     def __init__(self) -> None:
         self.owner_pid = os.getpid()
         self._next_id = 0
+        self._unread: deque[Reply] = deque()  # that came while another was waited for
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, lib.WIRE_MAX_BYTES * 2)
@@ -90,14 +104,17 @@ class Supervisor:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def create(self, clone_flags: int, program: Program, inside: int = 0) -> int:
+    def create(self, clone_flags: int, program: Program, *, inside: int = 0, watch: bool = False) -> int:
         """Have a sandbox built; :class:`Ready` or :class:`Failed` with the returned id will follow.
 
-        ``inside``: a process of the caller's in whose user namespace it is made, or 0.
+        ``inside``: a process of the caller's in whose user namespace it is made, or 0; ``watch``: one more
+        descriptor, to hand over the listener of the network (native/watch.h).
         """
         self._next_id += 1
         op_count, payload = program.pack()
-        self._send(lib.REQUEST_CREATE, op_count, self._next_id, clone_flags, payload, inside)
+        self._send(
+            lib.REQUEST_CREATE, op_count, self._next_id, clone_flags, payload, inside=inside, watch=watch
+        )
         return self._next_id
 
     def destroy(self, sandbox_id: int) -> None:
@@ -112,11 +129,23 @@ class Supervisor:
         """Have a directory tree removed at the end, whatever ends pytest."""
         self._send(lib.REQUEST_REMEMBER_TREE, 0, 0, 0, os.fsencode(path))
 
+    def ask_counts(self, sandbox_id: int) -> None:
+        """How often each attempt was made; :class:`Counts` will follow, also if the sandbox is gone."""
+        self._send(lib.REQUEST_COUNTS, 0, sandbox_id, 0, b"")
+
     def _send(
-        self, kind: int, op_count: int, sandbox_id: int, flags: int, payload: bytes, inside: int = 0
+        self,
+        kind: int,
+        op_count: int,
+        sandbox_id: int,
+        flags: int,
+        payload: bytes,
+        *,
+        inside: int = 0,
+        watch: bool = False,
     ) -> None:
         data_bytes = len(payload) - op_count * OP_BYTES
-        message = REQUEST.pack(kind, op_count, sandbox_id, flags, data_bytes, 0, inside, 0) + payload
+        message = REQUEST.pack(kind, op_count, sandbox_id, flags, data_bytes, watch, inside, 0) + payload
         try:
             self._socket.send(message)
         except OSError as error:
@@ -124,17 +153,56 @@ class Supervisor:
 
     def receive(self) -> Reply:
         """The next reply; waits for it."""
+        return self._unread.popleft() if self._unread else self._read()
+
+    def look_ahead(self, sandbox_id: int, *, until_counts: bool = False) -> list[Attempt | Counts]:
+        """What has come of attempts in one sandbox; ``until_counts``: wait for these. Others stay."""
+        found: list[Attempt | Counts] = []
+        stay: deque[Reply] = deque()
+        while True:
+            reply = self._unread.popleft() if self._unread else self._read(wait=until_counts)
+            if reply is None:
+                break
+            if isinstance(reply, Attempt | Counts) and reply.sandbox_id == sandbox_id:
+                found.append(reply)
+            else:
+                stay.append(reply)
+            if until_counts and isinstance(reply, Counts) and reply.sandbox_id == sandbox_id:
+                break
+        self._unread.extendleft(reversed(stay))
+        return found
+
+    @property
+    def has_unread(self) -> bool:
+        """Replies that :meth:`receive` gives though there is nothing to read."""
+        return bool(self._unread)
+
+    @overload
+    def _read(self) -> Reply: ...
+    @overload
+    def _read(self, *, wait: bool) -> Reply | None: ...
+
+    def _read(self, *, wait: bool = True) -> Reply | None:
+        flags = 0 if wait else socket.MSG_DONTWAIT
         try:
-            data, fds, _, _ = socket.recv_fds(self._socket, REPLY.size, lib.WIRE_MAX_EXPORTS)
+            # Not recv_fds, which forgets the flags (CPython 3.10 to 3.13).
+            data, rights, _, _ = self._socket.recvmsg(REPLY_BYTES, FDS_BYTES, flags)
+        except BlockingIOError:
+            return None
         except OSError as error:
             raise SupervisorError(f"the supervisor (pid {self.pid}) is gone: {error.strerror}") from error
-        if len(data) != REPLY.size:
+        if len(data) < REPLY.size:
             raise SupervisorError(f"the supervisor (pid {self.pid}) ended unexpectedly")
-        kind, op_index, sandbox_id, pid, error_number = REPLY.unpack(data)
+        kind, op_index, sandbox_id, pid, error_number = REPLY.unpack_from(data)
         if kind == lib.REPLY_READY:
-            return Ready(sandbox_id=sandbox_id, init_pid=pid, fds=tuple(fds))
+            return Ready(sandbox_id=sandbox_id, init_pid=pid, fds=_fds_of(rights))
         if kind == lib.REPLY_FAILED:
             return Failed(sandbox_id=sandbox_id, born=pid > 0, op_index=op_index, errno=error_number)
+        if kind == lib.REPLY_ATTEMPT:
+            return Attempt.unpack(sandbox_id, op_index, data[REPLY.size :])
+        if kind == lib.REPLY_COUNTS:
+            times = struct.unpack_from(f"={op_index}I", data, REPLY.size)
+            return Counts(sandbox_id=sandbox_id, times=times, more=error_number)
         return Gone(sandbox_id=sandbox_id)
 
     def receive_about(self, sandbox_id: int, other: Callable[[Reply], None]) -> Reply:

@@ -69,6 +69,10 @@ class Tree:
         except ImageError:
             return None
 
+    def at(self, path: str) -> str | None:
+        """Where on the host ``path`` is, which has no links on the way, if it is there."""
+        return self._find(path.strip("/"))
+
     def _find(self, path: str) -> str | None:
         """``path`` has no links on the way."""
         for layer in self.layers:

@@ -5,12 +5,15 @@ The modules here are imported when there is something to report: merely loading 
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_isolate.reporters.collect import Collector
+    from pytest_isolate.reporters.collect import Collected, Collector, Record
+    from pytest_isolate.reporters.signoff import SignOff
 
 __all__ = ["register", "register_late"]
 
@@ -40,6 +43,11 @@ class _Waiting:
             _register(self._config).pytest_runtest_logreport(report)
 
 
+def _tell(listeners: Iterable[Callable[[Record], None]], record: Record) -> None:
+    for listener in listeners:
+        listener(record)
+
+
 def _register(config: pytest.Config) -> Collector:
     from pytest_isolate.reporters.collect import Collector
     from pytest_isolate.reporters.jsonlines import JsonLines
@@ -48,8 +56,27 @@ def _register(config: pytest.Config) -> Collector:
 
     options = session_options(config)
     json_lines = JsonLines(options.json_path) if options.json_path is not None else None
-    collector = Collector(json_lines.write if json_lines is not None else None)
+    listeners: list[Callable[[Record], None]] = [json_lines.write] if json_lines is not None else []
+    collector = Collector(lambda record: _tell(listeners, record))
     section = TerminalSection(collector.collected, options.top, json_lines)
+    sign_off = None
+    if options.strict:
+        from pytest_isolate.reporters.signoff import SignOff
+
+        sign_off = SignOff(
+            collector.collected, json_lines, escapes_max=options.escapes_max, baseline=options.baseline
+        )
+        listeners.append(sign_off.add)
+        config.pluginmanager.register(sign_off, f"{_NAME}-strict")
+    _register_github(config, collector.collected, sign_off, options.top)
     config.pluginmanager.register(collector, _NAME)
     config.pluginmanager.register(section, f"{_NAME}-terminal")
     return collector
+
+
+def _register_github(config: pytest.Config, collected: Collected, sign_off: SignOff | None, top: int) -> None:
+    if "GITHUB_ACTIONS" in os.environ:
+        from pytest_isolate.reporters import github
+
+        if github.is_here(os.environ):
+            config.pluginmanager.register(github.GitHub(collected, sign_off, top), f"{_NAME}-github")

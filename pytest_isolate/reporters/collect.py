@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -26,6 +26,8 @@ class Enforced(NamedTuple):
     namespaces: tuple[str, ...] = ()
     root: str | None = None
     cgroup: str | None = None
+    level: str | None = None
+    confined: tuple[str, ...] = ()
 
 
 _NOTHING = Enforced()
@@ -50,9 +52,13 @@ class Row:
     written_bytes: float | None = None
     network_attempts: float | None = None
     leaked_processes: float | None = None
+    slept_s: float | None = None
     enforced: Enforced = _NOTHING
     missing: tuple[str, ...] = ()
     violations: tuple[str, ...] = ()  #: a line each
+    deeds: tuple[Violation, ...] = ()  #: the same, in full
+    escapes: tuple[str, ...] = ()  #: from --isolate-strict
+    location: tuple[str, int] = ("", 0)  #: file and line of the test, counted from 1
     kept: str | None = None
 
     @property
@@ -121,7 +127,7 @@ class Collector:
             record = record_of(report)
             if record is None:
                 return
-            row = self._row(record)
+            row = self._row(record, report.location)
             self.collected.profile.add(record.get("stages"))
             if self._on_record is not None:
                 self._on_record(record)
@@ -129,8 +135,9 @@ class Collector:
             return  # a test that is not isolated gave itself properties of these names
         self.collected.rows[key] = row
 
-    def _row(self, record: Record) -> Row:
+    def _row(self, record: Record, location: tuple[str, int | None, str]) -> Row:
         evidence = dict(record.get("enforced") or {})
+        deeds = tuple(_violation(told) for told in record.get("violations") or ())
         return Row(
             nodeid=record["nodeid"],
             reason=str(record.get("reason")),
@@ -138,17 +145,28 @@ class Collector:
             **{name: value for name in _NUMBERS if _is_number(value := record.get(name))},
             enforced=self._share(
                 Enforced(
-                    tuple(evidence.get("namespaces") or ()), evidence.get("root"), evidence.get("cgroup")
+                    tuple(evidence.get("namespaces") or ()),
+                    evidence.get("root"),
+                    evidence.get("cgroup"),
+                    evidence.get("level"),
+                    tuple(evidence.get("confined") or ()),
                 )
             ),
             missing=self._share(tuple(evidence.get("missing") or ())),
-            violations=tuple(str(Violation.from_told(told)) for told in record.get("violations") or ()),
+            violations=tuple(map(str, deeds)),
+            deeds=deeds,
+            escapes=self._share(tuple(map(str, record.get("escapes") or ()))),
+            location=(location[0], (location[1] or 0) + 1),
             kept=record.get("kept"),
         )
 
     def _share(self, value: Any) -> Any:
         """One object for all tests with the same value."""
         return self._shared.setdefault(value, value)
+
+
+def _violation(told: Any) -> Violation:
+    return replace(Violation.from_told(told), known=bool(told.get("known")))
 
 
 def _is_number(value: object) -> bool:

@@ -1,13 +1,19 @@
-"""``--isolate-json``: one JSON object per isolated test and line, written as each test ends."""
+"""``--isolate-json``: one JSON object per isolated test and line, written as each test ends.
+
+Of a strict run a summary is the last line.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pytest_isolate.account import Checksum
 from pytest_isolate.reporters.collect import Record
 
 __all__ = ["JsonLines"]
@@ -22,6 +28,7 @@ class JsonLines:
         self.path = path
         self.lines = 0
         self.error = ""
+        self._checksum = Checksum()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._append(b"", os.O_TRUNC)
@@ -29,13 +36,21 @@ class JsonLines:
             raise pytest.UsageError(f"--isolate-json: cannot write {path}: {error.strerror}") from error
 
     def write(self, record: Record) -> None:
+        self._write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+
+    def close(self, summary: Mapping[str, Any]) -> None:
+        """After the last record of a strict run."""
+        self._write(self._checksum.last_line(summary))
+
+    def _write(self, line: bytes) -> None:
         if self.error:
             return
         try:
-            self._append(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+            self._append(line)
         except OSError as error:
             self.error = error.strerror or str(error)
         else:
+            self._checksum.add(line)
             self.lines += 1
 
     def _append(self, data: bytes, flags: int = 0) -> None:

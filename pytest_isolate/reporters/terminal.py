@@ -21,6 +21,7 @@ __all__ = ["TerminalSection", "one_line", "section"]
 
 _MOST_NAMES = 3
 _MOST_REASONS = 5
+_LONG_SLEEP_S = 0.1
 _LIMITS = {"oom": "memory", "timeout": "timeout", "cpu_time": "cpu time"}
 
 
@@ -86,6 +87,7 @@ def section(collected: Collected, top: int, width: int, records: str = "") -> li
         *_overview(rows, width),
         *_endings(rows),
         *_deeds(rows, width),
+        *_slept(rows, width),
         *_violations(rows, width),
         *_kept(rows, width),
         *_rerun(collected.rerun),
@@ -128,10 +130,17 @@ def _cost(rows: Collection[Row], tests: str, where: str) -> str:
 
 def _facts(enforced: Enforced) -> list[str]:
     return [
-        f"{' '.join(enforced.namespaces)} namespaces" if enforced.namespaces else "no namespaces",
+        f"{' '.join(enforced.namespaces)} namespaces" if enforced.namespaces else _lower_level(enforced),
         *([f"{enforced.root} root"] if enforced.root else []),
         f"cgroup {enforced.cgroup}" if enforced.cgroup else "no cgroup",
     ]
+
+
+def _lower_level(enforced: Enforced) -> str:
+    if enforced.level is None:
+        return "no namespaces"
+    refused = f" (confined: {' '.join(enforced.confined)})" if enforced.confined else ""
+    return f"level {enforced.level}, no namespaces{refused}"
 
 
 def _difference(enforced: Enforced, most: Enforced) -> list[str]:
@@ -140,7 +149,7 @@ def _difference(enforced: Enforced, most: Enforced) -> list[str]:
     gained = [name for name in enforced.namespaces if name not in most.namespaces]
     facts = []
     if lost and not enforced.namespaces:
-        facts.append("no namespaces")
+        facts.append(_lower_level(enforced))
     elif lost:
         facts.append(f"no {' '.join(lost)} namespace{'s' * (len(lost) != 1)}")
     if gained:
@@ -184,6 +193,22 @@ def _deeds(rows: Sequence[Row], width: int) -> Iterator[Line]:
         size = sum(int(row.written_bytes or 0) for row in rows)
         amount = f"{files} file{'s' * (files != 1)}, {format_size(size)}"
         yield from _named(f"wrote outside tmp_path ({amount}, thrown away)", rows, "written_files", width)
+
+
+def _slept(rows: Sequence[Row], width: int) -> Iterator[Line]:
+    """For how long, of those that slept long enough to be worth a word."""
+    sleepers = [row for row in rows if (row.slept_s or 0) >= _LONG_SLEEP_S]
+    if not sleepers:
+        return
+    sleepers.sort(key=lambda row: -(row.slept_s or 0))
+    names = [
+        f"{shorten(row.nodeid, width - 12)} ({format_duration(row.slept_s or 0)})"
+        for row in sleepers[:_MOST_NAMES]
+    ]
+    if len(sleepers) > _MOST_NAMES:
+        names.append(f"and {len(sleepers) - _MOST_NAMES} more")
+    total = sum(row.slept_s or 0 for row in sleepers)
+    yield from _wrapped(f"{_tests(len(sleepers))} slept {_seconds(total)}: ", names, width, indent=4)
 
 
 def _violations(rows: Sequence[Row], width: int) -> Iterator[Line]:

@@ -57,6 +57,15 @@ def start(found: dict[str, Any]) -> None:
     cov.start()
 
 
+def begin() -> None:
+    """In the child: what is measured in it goes to pytest, and to no file of the project, which may be
+    read-only. Of itself coverage would open one for each process that it finds itself in."""
+    data: Any = getattr(_current(), "_data", None)
+    if hasattr(data, "_no_disk") and hasattr(data, "_pid"):  # since coverage 5.0
+        data._no_disk = True
+        data._pid = 0  # as after a fork: it looks for another file
+
+
 _collected: dict[tuple[str, str], set[Any]] = {}
 
 

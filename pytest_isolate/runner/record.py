@@ -19,12 +19,12 @@ from pytest_isolate.runner.synthesize import reason_of, signal_name
 from pytest_isolate.usage import Usage
 from pytest_isolate.violation import Violation
 
-__all__ = ["PREFIX", "SCHEMA", "attach", "attach_declared", "attach_stages", "record_of"]
+__all__ = ["PREFIX", "SCHEMA", "attach", "attach_more", "record_of"]
 
 PREFIX = "isolate."
 SCHEMA = 1
 #: Fields that are not a number or a word travel as JSON.
-STRUCTURED = ("declared", "enforced", "violations", "stages")
+STRUCTURED = ("declared", "enforced", "violations", "escapes", "stages")
 
 
 def attach(
@@ -66,17 +66,11 @@ def attach(
         report.user_properties = [*own, *properties]
 
 
-def attach_stages(reports: Iterable[pytest.TestReport], stages: Mapping[str, object]) -> None:
-    """Add where the time of the test went (``--isolate-profile``)."""
+def attach_more(reports: Iterable[pytest.TestReport], name: str, value: object) -> None:
+    """Add a structured field that only some tests have."""
+    text = _json(value)
     for report in reports:
-        report.user_properties.append((PREFIX + "stages", json.dumps(stages)))
-
-
-def attach_declared(reports: Iterable[pytest.TestReport], declared: Mapping[str, object]) -> None:
-    """Add what the test said that it needs of the network, if anything."""
-    for report in reports:
-        if declared:
-            report.user_properties.append((PREFIX + "declared", _json(declared)))
+        report.user_properties.append((PREFIX + name, text))
 
 
 def record_of(report: pytest.TestReport) -> Mapping[str, Any] | None:
@@ -101,6 +95,7 @@ FIELDS = (
     *(field.name for field in dataclasses.fields(Usage)),
     "violations",
     "declared",
+    "escapes",
     "enforced",
     "worker",
     "sandbox",

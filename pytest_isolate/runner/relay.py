@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,9 @@ from pytest_isolate.runner import (
     carry,
     coverage_data,
     current_test,
+    deeds,
+    levels,
+    network_watch,
     record,
     replay,
     reruns,
@@ -37,6 +41,7 @@ from pytest_isolate.sandbox.messages import (
     WarningRecorded,
 )
 from pytest_isolate.spec import Spec, Watch
+from pytest_isolate.strict import escapes
 from pytest_isolate.usage import Usage
 from pytest_isolate.violation import Violation
 
@@ -183,7 +188,12 @@ class _ItemLog:
             for report in reports:
                 if report.failed or report is reports[-1]:
                     report.sections.append(("isolate", voyage.salvaged.text))
-        self._log(reports, outcome, voyage.run.usage, voyage)
+        if text := levels.hint(voyage.evidence):
+            for report in reports:
+                if report.failed:
+                    report.sections.append(("isolate: level", text))
+        slept_s = deeds.slept_s(voyage.run) if voyage.spec.watch is not Watch.OFF else None
+        self._log(reports, outcome, replace(voyage.run.usage, slept_s=slept_s), voyage)
         for text in voyage.salvaged.warnings:
             replay.warn(self._item, text)
 
@@ -198,9 +208,11 @@ class _ItemLog:
             for report in replay.rebuild_all(self._item, self._transcript):
                 reports.append(report)
             reruns.add_earlier(self._item, reports, self.attempts)
-            self._violations = violations.gather(
-                [*run.seen, *violations.told(self._transcript.observed)], voyage.spec
-            )
+            observed = violations.told(self._transcript.observed)
+            found, attempts = network_watch.violations(run.attempts, observed, voyage.evidence, voyage.spec)
+            run.usage = replace(run.usage, network_attempts=attempts)
+            gathered = violations.gather([*deeds.violations_of(run), *found], self._item, voyage.spec)
+            self._violations = self._fleet.session.baseline.sort_out(self._item.nodeid, gathered)
         except Exception as error:  # a child may send anything
             outcome = ChannelBroken(f"a report that is none: {error!r}")
         match self._transcript.ending:
@@ -223,8 +235,9 @@ class _ItemLog:
         reports = [*reports[:before], *last]
         if run.usage.pids_refused and voyage.spec.limits.pids is not None:
             synthesize.explain_refused_forks(reports, voyage.spec.limits.pids, run.usage.pids_refused)
-        if self._violations and voyage.spec.watch is Watch.FAIL:
-            reports = violations.fail_for(self._item, reports, self._violations)
+        new = tuple(violation for violation in self._violations if not violation.known)
+        if new and voyage.spec.watch is Watch.FAIL:
+            reports = violations.fail_for(self._item, reports, new)
         return reports, outcome
 
     def _explained(self, outcome: SetupFailed) -> SetupFailed:
@@ -255,7 +268,7 @@ class _ItemLog:
             teardown = replay.merge_teardown(teardown, added)
             self._attach([*reports[:last], *teardown], outcome, usage, voyage)
         if voyage is not None and self._fleet.session.profile:
-            record.attach_stages(teardown, voyage.stages())
+            record.attach_more(teardown, "stages", voyage.stages())
         for report in teardown:
             item.ihook.pytest_runtest_logreport(report=report)
         _merge_coverage(item, self._transcript)
@@ -292,7 +305,10 @@ class _ItemLog:
             worker=_worker_name(),
             start_ts=voyage.start_ts if voyage is not None else time.time(),
         )
-        record.attach_declared(reports, voyage.spec.declared if voyage is not None else {})
+        if voyage is not None and voyage.spec.declared:
+            record.attach_more(reports, "declared", voyage.spec.declared)
+        if voyage is not None and self._fleet.session.strict:
+            record.attach_more(reports, "escapes", _escapes(voyage))
 
     def _tear_down(self, voyage: Voyage | None) -> list[pytest.TestReport]:
         """Of what the parent holds, and of what a sandbox still holds whose next test will not come."""
@@ -333,6 +349,12 @@ def _merge_coverage(item: pytest.Item, transcript: Transcript) -> None:
             coverage_data.merge(transcript.coverage.pop(0))
         except Exception as error:  # a child may send anything
             replay.warn(item, f"coverage of this test is lost: {error!r}")
+
+
+def _escapes(voyage: Voyage) -> list[str]:
+    """From strict: what the test asked for, and what this machine lacks."""
+    missing = [text.partition(" is not available")[0] for text in voyage.evidence.missing]
+    return [*escapes(voyage.spec), *(f"degraded: {feature}" for feature in missing)]
 
 
 def _not_found(text: str) -> SetupFailed:

@@ -18,15 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_isolate.baseline import Baseline
 from pytest_isolate.errors import IsolateError, SpecError, UnsupportedError
 from pytest_isolate.kernel.features import explain_failure
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.loader import find_loader
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.readback import namespace_inodes
-from pytest_isolate.runner import pytest_private
+from pytest_isolate.runner import carry, pytest_private
 from pytest_isolate.runner.capacity import ONE_BY_ONE, Capacity
 from pytest_isolate.runner.fixtures import Ownership, sandbox_node
+from pytest_isolate.runner.observe import Observers
+from pytest_isolate.sandbox import confinement
 from pytest_isolate.sandbox.launch import Launcher
 from pytest_isolate.sandbox.lending import Workspace
 from pytest_isolate.sandbox.plan import Plan, make_plan, seen_as
@@ -68,11 +71,14 @@ class IsolateSession:
         self.missing = missing
         self.capacity = capacity
         self.profile = profile
+        self.strict = False
+        self.baseline = Baseline()
         self._store = store
         self._pull = pull
         #: Those around all tests: this is made when none runs.
         self.warning_filters: list[Any] = [*warnings.filters]
         self._seed: int | None = None
+        Observers.of(config)  # while there is nobody yet who would have to copy it
         self._fresh_fixtures = fresh_fixtures
         self._ownerships: dict[Spec, Ownership] = {}
         self._places: dict[pytest.Item, int] = {}
@@ -82,6 +88,7 @@ class IsolateSession:
         self.inodes = namespace_inodes()
         self._plans: dict[tuple[Spec, str], Plan] = {}
         self._degraded: dict[int, Plan] = {}
+        self._confined_tmp: set[str] = set()
         # A collection while a child lives would touch, and so have the kernel copy, every object there is:
         # 17 ms at 43 MB, 790 ms at 1 GB. What exists before the first fork is exempted until the tests are
         # over; not in the children, whose tests may look at it.
@@ -209,19 +216,41 @@ class IsolateSession:
             return replace(native, missing=tuple(dict.fromkeys((*names, *native.missing))))
         kept = replace(plan.limits, **dict.fromkeys(limits), **_swap_too(limits))
         degraded = replace(plan, spec=replace(plan.spec, limits=kept), missing=names)
-        if self.launcher.trial(plan) is None:
+        failure = self.launcher.trial(plan)
+        if failure is None:
             return degraded
-        own = frozenset[Namespace]()
+        why = explain_failure(failure.step, failure.errno, self.host)
+        if plan.spec != Spec() and self.launcher.trial(self.plan_for(Spec())) is None:
+            raise why  # others get their namespaces here: it is about what this test asks for
+        return self._confined(degraded, why)
+
+    def _confined(self, plan: Plan, why: UnsupportedError) -> Plan:
+        """With what there is in the place of namespaces, which this machine lacks for the reason ``why``.
+
+        Raises UnsupportedError if that would not do.
+        """
+        spec = plan.spec
+        if (error := confinement.refusal(spec, self.host, why)) is not None:
+            raise error
+        confined = confinement.best(spec, self.basetemp)
+        self._confined_tmp.add(confined.tmp)
+        os.makedirs(confined.tmp, mode=0o700, exist_ok=True)
         return replace(
-            degraded,
-            namespaces=own,
+            plan,
+            namespaces=frozenset[Namespace](),
             user_first=False,
             steps=(),
-            capabilities=None,
-            cwd=os.getcwd(),
+            capabilities=confinement.kept_capabilities(spec, self.host),
+            cwd=spec.workdir or os.getcwd(),
             environ=(),
             libraries=(),
+            confinement=confined,
+            missing=(*plan.missing, *map(str, confinement.lacks(spec, confined))),
         )
+
+    def sweep(self) -> None:
+        """Temporary files of tests without namespaces that are over."""
+        confinement.sweep(self._confined_tmp)
 
     def why_skipped(self, spec: Spec) -> str:
         """What this machine lacks for a test, if such tests are skipped. What is wrong with what it asks for,
@@ -241,6 +270,10 @@ class IsolateSession:
 
     def close(self) -> None:
         self.launcher.close()
+        self.sweep()
+        for directory in self._confined_tmp:
+            with contextlib.suppress(OSError):  # not empty: this is a test's process, or one is still there
+                os.rmdir(directory)
 
 
 def _swap_too(limits: dict[str, UnsupportedError]) -> dict[str, None]:
@@ -260,6 +293,7 @@ def workspace_of(config: pytest.Config, spec: Spec) -> Workspace:
         project=tuple(sorted(project)),
         interpreter=_interpreter(),
         writable=(str(basetemp),) if basetemp is not None else (),
+        tools=tuple(carry.storage()) if spec.strict else (),
         commands=os.path.dirname(os.path.abspath(sys.executable)),
         loader=None if isinstance(spec.rootfs, HostRootfs) else find_loader(sys.executable),
     )

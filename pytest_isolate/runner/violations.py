@@ -5,6 +5,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -17,21 +18,33 @@ from pytest_isolate.violation import Violation
 
 __all__ = ["fail_for", "gather", "told"]
 
+#: A process or thread without a command line.
+BARE = re.compile(r"pid \d+|thread .*")
+
 
 def told(messages: Iterable[Observed]) -> list[Violation]:
     """What the test's own process has seen. Raises ValueError for what it would not say."""
     return [Violation.from_told(violation) for message in messages for violation in message.violations]
 
 
-def gather(found: Iterable[Violation], spec: Spec) -> tuple[Violation, ...]:
+def gather(found: Iterable[Violation], item: pytest.Item, spec: Spec) -> tuple[Violation, ...]:
     """Without what the Spec allows; the same thing at the same place is one, with its count."""
     counts: dict[Violation, int] = {}
     for violation in found:
         if violation.kind not in spec.allow:
-            once = replace(violation, count=1)
+            once = replace(violation, count=1, where=_place(violation.where, item))
             counts[once] = counts.get(once, 0) + violation.count
     order = sorted(counts, key=lambda violation: violation.kind.value)
     return tuple(replace(violation, count=counts[violation]) for violation in order)
+
+
+def _place(where: str, item: pytest.Item) -> str:
+    """Where nobody knows the line, the test's own; beside a bare process or thread, too."""
+    path, lineno, _ = item.location
+    test = f"{path}:{(lineno or 0) + 1} ({getattr(item, 'originalname', None) or item.name})"
+    if not where:
+        return test
+    return f"{test}, {where}" if BARE.fullmatch(where) else where
 
 
 def fail_for(

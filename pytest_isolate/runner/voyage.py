@@ -19,26 +19,30 @@ import pytest
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel import interrupts
+from pytest_isolate.kernel.leftover import Left
 from pytest_isolate.outcome import Completed, Outcome
-from pytest_isolate.runner import current_test, pytest_private, replay, spawn, worker
+from pytest_isolate.runner import current_test, network_watch, pytest_private, replay, spawn, worker
 from pytest_isolate.runner.company import Company
+from pytest_isolate.runner.deeds import Deeds
 from pytest_isolate.runner.isolation import Isolation
 from pytest_isolate.runner.salvage import Salvaged, salvage
 from pytest_isolate.runner.session import IsolateSession
 from pytest_isolate.runner.streams import Streams
 from pytest_isolate.runner.transcript import Transcript
+from pytest_isolate.sandbox.changes import Change
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.flight import Flight
-from pytest_isolate.sandbox.messages import Entered, Finish, Interrupted, Message, Report, RunNext
+from pytest_isolate.sandbox.messages import Entered, Finish, Interrupted, Message, Observed, Report, RunNext
 from pytest_isolate.sandbox.moments import Moments
+from pytest_isolate.sandbox.network_log import Attempts
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Body, Result
 from pytest_isolate.sandbox.template import Template
 from pytest_isolate.sandbox.written import Written
-from pytest_isolate.spec import Spec, Start
+from pytest_isolate.spec import Spec, Start, Watch
 from pytest_isolate.usage import Usage
 from pytest_isolate.values import Keep
-from pytest_isolate.violation import Violation
+from pytest_isolate.violation import Kind, Violation
 
 __all__ = ["Sandbox", "TestRun", "Voyage"]
 
@@ -69,6 +73,9 @@ class TestRun:
     trace: str = ""  #: of faulthandler
     moments: Moments = field(default_factory=Moments)
     seen: list[Violation] = field(default_factory=list)  #: from outside of the sandbox
+    attempts: Attempts | None = None  #: to leave its network; None: the kernel does not tell
+    changes: tuple[Change, ...] = ()  #: of files that it should leave alone
+    left: tuple[Left, ...] = ()  #: processes
 
 
 class Voyage:
@@ -84,6 +91,8 @@ class Voyage:
         self.spec = spec
         self._earlier_attempts = earlier_attempts
         self._plan: Plan | None = None
+        self._deeds: Deeds | None = None
+        self._told_pids: set[int] = set()  # of processes that its tests left, and their own process told of
         self._flight: Flight | None = None
         self._asked_s = time.monotonic()
         self._result: Result | None = None
@@ -118,6 +127,8 @@ class Voyage:
             _flush(stream)  # or the child would write it a second time
         started_s = time.monotonic()
         self._plan = plan
+        if self.spec.watch is not Watch.OFF:
+            self._deeds = Deeds(plan, str(self.run.item.config.rootpath))
         self.is_held = self._was_held = held
         _ = self.run.item.location  # of the parent's reports; found here, the child need not find it again
         self.start_ts = time.time()
@@ -271,19 +282,18 @@ class Voyage:
                     raise
 
     def _end_interrupted(self) -> bool:
-        """After Ctrl-C, which the child has got too: let it tear down. False if a debugger there took it.
+        """After Ctrl-C, which the child, in a session of its own, is told: let it tear down. False if a
+        debugger there took it.
 
         A second Ctrl-C ends the child at once, and so does not taking notice of the first.
         """
         assert self._flight is not None
         try:
+            self._flight.pass_on(signal.SIGINT)
             if not self._flight.is_debugged:
                 self._run_until_heard()
             if self._flight.is_debugged:
                 return False
-            if not self._heard():
-                self._flight.pass_on(signal.SIGINT)  # by kill(1), which reaches one process
-                self._run_until_heard()
             if self._heard():
                 self._session.launcher.loop.run_until(lambda: self._result is not None)
         except KeyboardInterrupt:
@@ -315,12 +325,17 @@ class Voyage:
                 cgroup=self._session.launcher.cgroup_version if self._cgroup_paths else None,
                 missing=self._plan.missing,
             )
+            network = self._flight.network if self._flight is not None else None
+            watched_by = network_watch.watched_by(self._plan, network)
+            self.evidence = replace(self.evidence, network_watch=watched_by)
             self._ready()
         else:
             if isinstance(message, Report):
                 self._failed |= message.data.get("outcome") == "failed"
                 if self.has_turn:
                     current_test.show_after(self.run.item, message.data.get("when"))
+            elif isinstance(message, Observed):
+                self._told_pids |= {pid for pid in message.facts.get("pids", ()) if type(pid) is int}
             self.run.transcript.take(message)
 
     def test_ended(self, usage: Usage) -> None:
@@ -328,6 +343,12 @@ class Voyage:
             raise ChannelError("the end of a test that has ended")  # from the test's own code
         assert self._flight is not None
         self.run.usage, self.run.outcome, self.run.moments = usage, Completed(), self._flight.moments
+        self._take_attempts()
+        self._look_at_deeds(self._flight.written)
+
+    def _take_attempts(self) -> None:
+        if self._flight is not None and self._flight.network is not None:
+            self.run.attempts = self._flight.network.take()
 
     def done(self, result: Result) -> None:
         self._result = result
@@ -337,11 +358,25 @@ class Voyage:
         elif self.run.outcome is None or not isinstance(result.outcome, Completed):
             self.run.outcome, self.run.usage = result.outcome, result.usage
             self.run.trace = result.faulthandler
+            self._take_attempts()
         if self._flight is not None and self.run.moments.received is None:
             self.run.moments = self._flight.moments
         self._failed |= not isinstance(result.outcome, Completed)
+        self._session.sweep()
+        self.run.left = tuple(process for process in result.left if process.pid not in self._told_pids)
+        self._look_at_deeds(result.written)
         if result.written is not None and not self._cancelled:
             self.salvaged = self._salvage(result.written)
+
+    def _look_at_deeds(self, written: Written | None) -> None:
+        """What the current test has changed. While it waits to be told to go on, that is nobody's."""
+        if self._deeds is None or self._cancelled:
+            return
+        try:
+            self.run.changes += self._deeds.new(written)
+        except OSError as error:
+            what = f"left what cannot be read: {error.filename}: {error.strerror}"
+            self.run.seen.append(Violation(kind=Kind.FILES, what=what, cure='allow=["files"]'))
 
     def _salvage(self, written: Written) -> Salvaged:
         keep = self._session.keep

@@ -6,7 +6,9 @@ of memory, which each child would have to copy.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,8 @@ class Watch:
     def __init__(self) -> None:
         self._send: Callable[[Message], None] | None = None
         self._release: Callable[[], None] = lambda: None
+        #: In the child: around what is not the test's alone.
+        self.aside: Callable[[], AbstractContextManager[None]] | None = None
 
     def begin(self, send: Callable[[Message], None], release: Callable[[], None]) -> None:
         """In the child. ``release``: has the debugger get the terminal."""
@@ -33,6 +37,13 @@ class Watch:
         if self._send is not None:
             self._send(Debugging())
             self._release()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
+        if self.aside is None or fixturedef.scope == "function":
+            return (yield)
+        with self.aside():
+            return (yield)
 
 
 class RerunWatch(Watch):

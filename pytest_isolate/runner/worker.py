@@ -170,6 +170,7 @@ def _tell_parent(
     pytest_private.move_faulthandler(item.config, faulthandler_fd)
     relay = _Reporter(item.session, channel, names or {})
     carry.begin(item.config, relay.send)
+    coverage_data.begin()
     watch(item.config).begin(relay.send, release)
     _divert(item.session, relay)
 
@@ -229,9 +230,10 @@ def _run_items(
     ``moments``: of the first, until it began (see ``sandbox/moments.py``).
     """
     session = item.session
-    observers = Observers(item, current_isolation().spec)
+    observers = Observers.of(item.config)
+    observers.enter(current_isolation())
     while True:
-        observers.begin()
+        observers.begin(item)
         before = (session.shouldstop, session.shouldfail)
         ending = _protocol(item, nextitem)
         moments = [*moments, time.monotonic()]

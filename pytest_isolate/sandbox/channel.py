@@ -71,7 +71,7 @@ class ParentEnd:
 
     def receive(self) -> Iterator[Message]:
         """The messages that are complete by now, as far as :class:`ChannelError` does not end them."""
-        while not self.closed:
+        while not self.closed and self.fileno() >= 0:  # a message may be what pytest closes it for
             try:
                 data = self._socket.recv(CHUNK_BYTES)
             except BlockingIOError:

@@ -6,15 +6,19 @@ import math
 import mmap
 import os
 import resource
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_isolate.kernel.cgroups.base import CgroupEntry
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.process import mask
+from pytest_isolate.kernel.seccomp import filter_buffer
+from pytest_isolate.sandbox.confinement import enter_tmp, request_of
 from pytest_isolate.sandbox.guest import Environ
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.spec import Environment, EnvMode, Limits
+from pytest_isolate.strict import UMASK
 from pytest_isolate.syscalls._native import ffi, lib
 
 __all__ = [
@@ -39,6 +43,8 @@ STEP_NAMES = {
     lib.ENTER_CGROUP_NAMESPACE: "enter a cgroup namespace",
     lib.ENTER_CAPABILITIES: "drop capabilities",
     lib.ENTER_NO_NEW_PRIVS: "set no_new_privs",
+    lib.ENTER_CONFINEMENT: "confine itself",
+    lib.ENTER_SECCOMP: "install the filter of system calls (seccomp)",
 }
 
 #: What ``env="clean"`` starts from; PATH, HOME and what pytest needs are taken over.
@@ -58,14 +64,21 @@ FIELDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NamespaceFds:
     """Descriptors of a sandbox's namespaces, by namespace."""
 
     fds: dict[Namespace, int]
+    watch: int | None = None  #: takes the listener of the network's watch
 
     def in_order(self) -> list[int]:
-        return [self.fds[namespace] for namespace in FIELDS if namespace in self.fds]
+        watch = [] if self.watch is None else [self.watch]
+        return [*(self.fds[namespace] for namespace in FIELDS if namespace in self.fds), *watch]
+
+    def close(self) -> None:
+        for fd in self.in_order():
+            os.close(fd)
+        self.fds, self.watch = {}, None
 
 
 class EntryReport:
@@ -75,7 +88,7 @@ class EntryReport:
         """``slot`` of the results on a page; without one, on a page of its own."""
         self._page = page if page is not None else mmap.mmap(-1, PAGE_BYTES)
         self.pointer = ffi.cast("struct enter_result *", ffi.from_buffer(self._page)) + slot
-        self.pointer.pid = self.pointer.step = self.pointer.error = 0
+        self.pointer.pid = self.pointer.step = self.pointer.error = self.pointer.watch = 0
 
     @property
     def pid(self) -> int:
@@ -87,6 +100,11 @@ class EntryReport:
         """(step, errno) if entering failed."""
         step = int(self.pointer.step)
         return (STEP_NAMES[step], int(self.pointer.error)) if step else None
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the kernel tells of attempts to leave the network."""
+        return int(self.pointer.watch) == 1
 
 
 def entry_request(plan: Plan) -> Any:
@@ -100,6 +118,11 @@ def entry_request(plan: Plan) -> Any:
     request.die_with_parent = Namespace.PID not in plan.namespaces
     request.drop_capabilities = plan.capabilities is not None
     request.keep_capabilities = mask(plan.capabilities or frozenset())
+    if plan.confinement is not None:
+        request.confinement = request_of(plan.confinement)
+    if plan.filtered:
+        request.filter, request.filter_count = filter_buffer()
+    request.watch_fd = 0 if plan.watches_network else -1
     return request
 
 
@@ -118,6 +141,7 @@ def enter(plan: Plan, namespaces: NamespaceFds, entry: CgroupEntry | None, repor
     request = entry_request(plan)
     for namespace, fd in namespaces.fds.items():
         setattr(request, FIELDS[namespace], fd)
+    request.watch_fd = -1 if namespaces.watch is None else namespaces.watch
     opened = entry_files(entry)
     if entry is not None and entry.directory is not None:
         request.cgroup_fd = opened[-1]
@@ -126,16 +150,23 @@ def enter(plan: Plan, namespaces: NamespaceFds, entry: CgroupEntry | None, repor
         request.tasks_fds[0 : len(opened)] = opened
     if lib.isolate_enter(request, report.pointer) != 0:
         os._exit(lib.ENTRY_FAILED)
-    for fd in (*opened, *namespaces.fds.values()):
+    namespaces.close()
+    for fd in opened:
         os.close(fd)
 
 
 def settle_in(plan: Plan) -> None:
-    """What a process sets for itself: limits, directory, environment. The umask stays the caller's."""
+    """What a process sets for itself: limits, directory, environment. The umask stays the caller's, unless
+    the mode is strict."""
     if not plan.contained:  # else the runtime does, for the test alone
         set_rlimits(plan.limits)
         os.chdir(plan.cwd)
+    if plan.confinement is not None:
+        enter_tmp(plan.confinement)
     set_environment(plan.spec.env, plan.environ)
+    if plan.spec.strict:
+        os.umask(UMASK)
+        time.tzset()  # a copy of pytest has read the caller's TZ long ago
 
 
 def rlimits(limits: Limits) -> dict[str, tuple[int, int]]:

@@ -20,8 +20,7 @@ from collections.abc import Callable
 from pytest_isolate.errors import ChannelError, SetupError
 from pytest_isolate.kernel import accounting
 from pytest_isolate.kernel.cgroups.base import Cgroup
-from pytest_isolate.kernel.namespaces import Namespace
-from pytest_isolate.kernel.process import deliver, kill
+from pytest_isolate.kernel.leftover import Left, look_at
 from pytest_isolate.kernel.surroundings import has_terminal
 from pytest_isolate.outcome import (
     ChannelBroken,
@@ -51,6 +50,7 @@ from pytest_isolate.sandbox.messages import (
 )
 from pytest_isolate.sandbox.meter import Meter
 from pytest_isolate.sandbox.moments import Moments
+from pytest_isolate.sandbox.network_log import NetworkLog
 from pytest_isolate.sandbox.oci.container import Container
 from pytest_isolate.sandbox.passage import Passage
 from pytest_isolate.sandbox.plan import Plan
@@ -98,12 +98,13 @@ class Flight:
         self._maker = maker
         self._listener = listener
         self._namespaces = NamespaceFds({})
-        self._written: Written | None = None
+        self.written: Written | None = None  #: what the sandbox holds, as long as it is there
         self._channel: ParentEnd | None = None
         self._trace = Trace()
         self._process = Passage(loop, container, self._exited, self._contained)
         self._oom_fd: int | None = None  # owned by the cgroup
         self._timers: list[Timer] = []
+        self.network: NetworkLog | None = None  #: if it is watched
         self._watchdog = Watchdog(plan.limits, cgroup, loop, self._exceeded)
         self._verdict: Outcome | None = None  # decided by the parent; else the exit status decides
         self.is_debugged = False  #: somebody sits there
@@ -111,8 +112,9 @@ class Flight:
         self._is_ordered = False  # a process that is not there yet
         self._ended = False
         self._done = False
+        self.is_closed = False  #: it has no descriptor any more
         self._settling = False
-        self._leaked: int | None = None
+        self._leaked: tuple[Left, ...] | None = None
         self._meter = Meter(plan.limits, cgroup)
         self._finished = 0.0
         self.moments = Moments()
@@ -122,7 +124,7 @@ class Flight:
     def built(self, scratch_fd: int, namespaces: NamespaceFds) -> None:
         """The supervisor has made the sandbox, of which these are descriptors: fork the test into it."""
         plan = self.plan
-        self._written = self._meter.written = Written.begin(scratch_fd, plan.layers, plan.placeholders)
+        self.written = self._meter.written = Written.begin(scratch_fd, plan.layers, plan.placeholders)
         self._namespaces = namespaces
         try:
             self.fork()
@@ -148,7 +150,7 @@ class Flight:
             self._finish(self._verdict or NEVER_BEGUN)
 
     def fork(self) -> None:
-        """Start the child. Without a sandbox (degraded) it is a plain fork in a process group of its own."""
+        """Start the child. Without a sandbox (degraded) it is a fork that confines itself."""
         if self._settling:  # interrupted before it began
             self.gone()
             return
@@ -159,7 +161,9 @@ class Flight:
         self._is_ordered = True
         with theirs:
             birth = Birth(theirs, self._trace, self._namespaces, entry)
-            self._process.report = self._maker.make(birth, self._born)
+            self._process.report = report = self._maker.make(birth, self._born)
+        if self.network is not None:
+            self.network.entry = report
         self._loop.watch(self._channel, self._read_channel)
         if self.container is not None:
             self._process.watch_container()
@@ -291,7 +295,7 @@ class Flight:
     def _ask_for_stacks(self) -> None:
         """Have the child write its stacks, even when it blocks every signal, and then die."""
         if self.moments.entered is not None:
-            deliver(self._process.pid, STACKS_SIGNAL)
+            self._process.wake(STACKS_SIGNAL)
         self._later(STACKS_WAIT_S, self._settle)
 
     def _out_of_memory(self, fd: int) -> None:
@@ -309,7 +313,7 @@ class Flight:
 
     # ---- settling -------------------------------------------------------------------------------
 
-    def _settle(self, others: int | None = None) -> None:
+    def _settle(self, others: tuple[Left, ...] | None = None) -> None:
         """Nothing more is expected of the child: count what it leaves (``others``), and kill all of it."""
         if self._settling:
             return
@@ -329,28 +333,24 @@ class Flight:
         else:
             self._settle(others)
 
-    def _others(self) -> int | None:
+    def _others(self) -> tuple[Left, ...] | None:
         """Processes of the test beside its own, as far as a cgroup tells."""
         if self.cgroup is None:
             return None
         own = {self._process.pid, 0}  # 0: a process of another pid namespace, none of ours
-        return len(set(self.cgroup.processes()) - own)
+        return look_at(set(self.cgroup.processes()) - own)
 
     def _kill(self) -> None:
         self._kill_sandbox()
-        if self.cgroup is not None and not self._sandboxed:
+        if self.cgroup is not None and not self.plan.has_init:
             self.cgroup.kill()
-        if self._process.pid and not self._sandboxed:
-            kill(self._process.pid)
+        if self._process.pid and not self.plan.has_init:
+            self._process.kill()
 
     @property
     def _over(self) -> bool:
         """The test has ended, or its end is decided."""
         return self._ended or self._settling or self._verdict is not None
-
-    @property
-    def _sandboxed(self) -> bool:
-        return Namespace.PID in self.plan.namespaces
 
     def _exited(self) -> None:
         if (failure := self._process.report.failure) is not None:
@@ -374,12 +374,13 @@ class Flight:
         self._done = True
         for timer in self._timers:
             timer.cancel()
-        usage = self._meter.end(self._finished, self._process.rusage, self._leaked)
+        leaked = None if self._leaked is None else len(self._leaked)
+        usage = self._meter.end(self._finished, self._process.rusage, leaked)
         limits = dict(self.cgroup.read_limits()) if self.cgroup is not None else {}
         if usage.oom_kills:
             outcome = OutOfMemory(self.plan.limits.memory_bytes, usage.memory_peak_bytes, usage.oom_kills)
         self.moments.done = time.monotonic()
-        result = Result(outcome, usage, self._trace.read(), limits, self._written)
+        result = Result(outcome, usage, self._trace.read(), limits, self.written, self._leaked or ())
         try:
             self._listener.done(result)
         finally:
@@ -399,8 +400,8 @@ class Flight:
         """In its own child: pytest's side of it."""
         if self._channel is not None:
             self._channel.close()
-        if self._written is not None:
-            os.close(self._written.scratch_fd)
+        if self.written is not None:
+            os.close(self.written.scratch_fd)
 
     def close_descriptors(self) -> None:
         """Also in the child of another test: this one's descriptors are none of its business."""
@@ -408,11 +409,11 @@ class Flight:
             self._channel.close()
         if self.cgroup is not None:
             self.cgroup.close_oom_event()
-        if self._written is not None:
-            os.close(self._written.scratch_fd)
-            self._written = None
+        if self.written is not None:
+            os.close(self.written.scratch_fd)
+            self.written = None
         self._trace.close()
         self._process.close()
-        for fd in self._namespaces.fds.values():
-            os.close(fd)
+        self._namespaces.close()
         self._namespaces = NamespaceFds({})
+        self.is_closed = True

@@ -26,17 +26,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_isolate.errors import IsolateError, SetupError, SupervisorError, UnsupportedError
+from pytest_isolate.kernel.attempts import Attempt, Counts
 from pytest_isolate.kernel.cgroups.base import Cgroup, Cgroups
 from pytest_isolate.kernel.cgroups.detect import open_cgroups
 from pytest_isolate.kernel.cgroups.lent import LentCgroup
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import Namespace, clone_flags
-from pytest_isolate.kernel.supervisor import Failed, Gone, Ready, Supervisor
+from pytest_isolate.kernel.supervisor import Failed, Gone, Ready, Reply, Supervisor
 from pytest_isolate.sandbox.birth import Forked
 from pytest_isolate.sandbox.connections import Connections
 from pytest_isolate.sandbox.enter import NamespaceFds
 from pytest_isolate.sandbox.flight import Flight
 from pytest_isolate.sandbox.loop import Loop
+from pytest_isolate.sandbox.network_log import NetworkLog
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.pool import Berth, Pool
 from pytest_isolate.sandbox.roles import Body, Listener
@@ -65,6 +67,8 @@ class Launcher:
         self._no_cgroups: UnsupportedError | None = None
         self._programs: dict[int, tuple[Plan, Program]] = {}  # by id of the plan, which is kept alive
         self._flights: dict[int, Flight] = {}  # built or being built, by sandbox id
+        self._started: list[Flight] = []  # also those whose sandbox is gone before their test is reaped
+        self._taken: dict[int, tuple[int, ...]] = {}  # descriptors on their way to a flight, by sandbox id
         self._pool = Pool()
         self._connections = Connections(self.loop)
         self._template: Template | None = None
@@ -120,7 +124,7 @@ class Launcher:
                 os.close(fd)
             supervisor.destroy(sandbox_id)
         elif isinstance(reply, Failed):
-            step = _step_of(self._program(plan), reply.op_index)
+            step = self._program(plan).label_of(reply.op_index)
             failure = SetupError(step, reply.errno, f"{step}: {os.strerror(reply.errno)}")
             if not reply.born:
                 return failure
@@ -174,10 +178,15 @@ class Launcher:
             held=held,
             container=container,
         )
+        self._started = [*(other for other in self._started if not other.is_closed), flight]
         if berth.sandbox_id is not None:
             self._flights[berth.sandbox_id] = flight
             self._connections.expect(berth.sandbox_id, item)
+            if plan.watches_network:
+                flight.network = self._network_log(berth.sandbox_id)
         if (fds := berth.fds) is not None:
+            assert berth.sandbox_id is not None
+            self._taken[berth.sandbox_id] = fds
             self.loop.call_later(0, lambda: self._built(flight, fds, berth.sandbox_id))
         elif berth.sandbox_id is None:
             self.loop.call_later(0, flight.fork)
@@ -233,12 +242,13 @@ class Launcher:
         return self._containers
 
     def _create(self, plan: Plan) -> int:
-        flags, inside = clone_flags(_cloned(self._hull(plan))), self._connections.user_namespace_of(plan)
+        flags, program = clone_flags(self._hull(plan).born_with), self._program(plan)
+        inside, watch = self._connections.user_namespace_of(plan), plan.watches_network
         try:
-            return self._get_supervisor().create(flags, self._program(plan), inside)
+            return self._get_supervisor().create(flags, program, inside=inside, watch=watch)
         except SupervisorError:
             self._lose_supervisor()  # somebody killed it: nobody but its own sandboxes is hurt
-            return self._get_supervisor().create(flags, self._program(plan), inside)
+            return self._get_supervisor().create(flags, program, inside=inside, watch=watch)
 
     def _program(self, plan: Plan) -> Program:
         if id(plan) not in self._programs:
@@ -276,6 +286,18 @@ class Launcher:
         else:
             self._dispatch(reply)
 
+    def _receive_unread(self) -> None:
+        while self._supervisor is not None and self._supervisor.has_unread:
+            self._receive()
+
+    def _network_log(self, sandbox_id: int) -> NetworkLog:
+        own = self._supervisor  # another takes its place if it dies, and begins the ids anew
+        return NetworkLog(
+            sandbox_id,
+            lambda: own if own is self._supervisor else None,
+            lambda: self.loop.call_later(0, self._receive_unread),
+        )
+
     def _lose_supervisor(self) -> None:
         """Its sandboxes die with it (PR_SET_PDEATHSIG); nobody will say when they are gone."""
         assert self._supervisor is not None
@@ -288,16 +310,21 @@ class Launcher:
         for berth in self._pool:
             self._pool.drop(berth.sandbox_id)
 
-    def _dispatch(self, reply: Ready | Failed | Gone) -> None:
+    def _dispatch(self, reply: Reply) -> None:
         if reply.sandbox_id in self._pool:
             self._dispatch_to_berth(reply)
+            return
+        if isinstance(reply, Attempt | Counts):
+            known = self._flights.get(reply.sandbox_id)
+            if known is not None and known.network is not None:  # else it is over, and was told
+                known.network.add(reply)
             return
         flight = self._flights[reply.sandbox_id]
         match reply:
             case Ready(fds=fds):
                 self._built(flight, fds, reply.sandbox_id)
             case Failed(op_index=op_index, errno=errno, born=born):
-                flight.not_built(_step_of(self._program(flight.plan), op_index), errno)
+                flight.not_built(self._program(flight.plan).label_of(op_index), errno)
                 if not born:
                     self._forget(reply.sandbox_id)
             case Gone():
@@ -305,22 +332,24 @@ class Launcher:
                 self._forget(reply.sandbox_id)
 
     def _built(self, flight: Flight, fds: tuple[int, ...], sandbox_id: int | None) -> None:
+        self._taken = {number: taken for number, taken in self._taken.items() if taken is not fds}
         scratch_fd, *rest = fds
+        watch_fd = rest.pop() if flight.plan.watches_network else None
         own = self._hull(flight.plan).namespaces
         handed = [n for n in Namespace if n in own and n is not Namespace.CGROUP]
 
         def connected(namespaces: list[int], failure: SetupError | None) -> None:
             if failure is None and sandbox_id in self._flights:
-                flight.built(scratch_fd, NamespaceFds(dict(zip(handed, namespaces, strict=True))))
+                flight.built(scratch_fd, NamespaceFds(dict(zip(handed, namespaces, strict=True)), watch_fd))
                 return
-            for fd in (scratch_fd, *namespaces):
+            for fd in (scratch_fd, *namespaces, *([watch_fd] if watch_fd is not None else [])):
                 os.close(fd)
             if failure is not None and sandbox_id in self._flights:
                 flight.not_built(failure.step, failure.errno)
 
         self._connections.connect(sandbox_id, flight.plan, rest, handed, connected)
 
-    def _dispatch_to_berth(self, reply: Ready | Failed | Gone) -> None:
+    def _dispatch_to_berth(self, reply: Reply) -> None:
         match reply:
             case Ready(fds=fds):
                 self._pool[reply.sandbox_id].fds = fds
@@ -344,7 +373,11 @@ class Launcher:
             self._supervisor.forget()
         for fd in self._cgroups.lock_fds if self._cgroups is not None else ():
             os.close(fd)
-        for flight in self._flights.values():
+        for fd in (fd for fds in self._taken.values() for fd in fds):
+            os.close(fd)
+        for flight in self._started:
+            if flight.is_closed:
+                continue
             if flight.container is not None:
                 flight.container.close_descriptors()
             if flight is own:
@@ -382,15 +415,3 @@ class Launcher:
         while (self._flights or self._pool) and time.monotonic() < deadline:
             self.loop.run_once()
         wake.cancel()
-
-
-def _cloned(plan: Plan) -> frozenset[Namespace]:
-    """What the init is born into: the cgroup namespace is the test's own affair (its root is the cgroup that
-    the test is in), and with privileges the user namespace comes after the mounts."""
-    late = {Namespace.CGROUP} if plan.user_first else {Namespace.CGROUP, Namespace.USER}
-    return plan.namespaces - late
-
-
-def _step_of(program: Program, op_index: int) -> str:
-    calls = program.calls
-    return calls[op_index].label if op_index < len(calls) else "create the namespaces"

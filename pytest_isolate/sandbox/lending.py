@@ -31,6 +31,9 @@ class Workspace:
     interpreter: tuple[str, ...]  #: Python, its library, sys.path
     writable: tuple[str, ...]  #: tmp_path's base directory: the one place that is really written
     commands: str = ""  #: where the interpreter and its environment have their commands
+    tools: tuple[
+        str, ...
+    ] = ()  #: where test tools keep what they know: written to in vain, in strict mode too
     loader: Loader | None = None  #: of the interpreter, for a root that is not the host's
 
     @property

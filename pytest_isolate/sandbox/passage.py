@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable
 
 from pytest_isolate.kernel.accounting import Rusage, reap
+from pytest_isolate.kernel.process import deliver, descendants, kill
 from pytest_isolate.sandbox.enter import EntryReport
 from pytest_isolate.sandbox.loop import Loop
 from pytest_isolate.sandbox.oci.container import Container
@@ -35,6 +36,7 @@ class Passage:
         self._ended = ended
         self._arrived = arrived
         self._pidfd = -1
+        self._family: list[int] = []
 
     def watch(self, pid: int) -> None:
         self.pid = pid
@@ -49,6 +51,16 @@ class Passage:
     def is_over(self) -> bool:
         """There was one, and it has ended."""
         return self.pid > 0 and self._pidfd < 0
+
+    def wake(self, number: signal.Signals) -> None:
+        """Have it write its stacks, and end."""
+        self._family = descendants(self.pid)  # while they can be told from others
+        deliver(self.pid, number)
+
+    def kill(self) -> None:
+        """Where neither a pid namespace nor a cgroup ends what it has started."""
+        for pid in [self.pid, *descendants(self.pid), *self._family]:
+            kill(pid)
 
     def signal(self, number: signal.Signals) -> None:
         if self._pidfd >= 0:

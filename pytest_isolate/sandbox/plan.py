@@ -13,7 +13,8 @@ from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.process import ROOT_CAPABILITIES, Capability
 from pytest_isolate.kernel.tree import Tree
-from pytest_isolate.sandbox import reach, steps
+from pytest_isolate.sandbox import hermetic, reach, steps
+from pytest_isolate.sandbox.confinement import Confinement
 from pytest_isolate.sandbox.guest import Environ, environ_of, user_of
 from pytest_isolate.sandbox.lending import Workspace, libraries, loader_command, place_in
 from pytest_isolate.sandbox.roots import root_steps
@@ -27,8 +28,10 @@ from pytest_isolate.spec import (
     Network,
     PathRootfs,
     PrivateNetwork,
+    Seccomp,
     Spec,
     User,
+    Watch,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ class Plan:
     environ: Environ = ()  #: what another root makes of the caller's environment
     libraries: tuple[str, ...] = ()  #: directories where extension modules find what the host has for them
     missing: tuple[str, ...] = field(default=())  #: what --isolate-missing=degrade did without
+    confinement: Confinement | None = None  #: in the place of namespaces, where there are none
 
     @property
     def limits(self) -> Limits:
@@ -68,10 +72,39 @@ class Plan:
         return self.spec.runtime != NATIVE and bool(self.steps)
 
     @property
+    def filtered(self) -> bool:
+        """Whether entering installs the filter of system calls; a runtime brings the bundle's."""
+        return self.spec.seccomp is Seccomp.DEFAULT and self.spec.runtime == NATIVE
+
+    @property
+    def has_init(self) -> bool:
+        """Whether the end of PID 1 ends all processes of the sandbox."""
+        return Namespace.PID in self.namespaces
+
+    @property
+    def born_with(self) -> frozenset[Namespace]:
+        """What the init is born into: the cgroup namespace is the test's own affair (its root is the cgroup
+        that the test is in), and with privileges the user namespace comes after the mounts."""
+        late = {Namespace.CGROUP} if self.user_first else {Namespace.CGROUP, Namespace.USER}
+        return self.namespaces - late
+
+    @property
+    def watches_network(self) -> bool:
+        """Whether the kernel tells of what leaves the sandbox. Not in a container: its runtime enters."""
+        own = Namespace.NET in self.namespaces and self.spec.watch is not Watch.OFF
+        return own and bool(self.steps) and not self.contained
+
+    @property
     def layers(self) -> tuple[Layer, ...]:
         """Where on the scratch tmpfs is what the test writes."""
         found = tuple(layer for step in self.steps if (layer := steps.layer_of(step)) is not None)
         return (*found, ROOT_LAYER) if self.contained else found
+
+    @property
+    def scaffold(self) -> frozenset[str]:
+        """What is in the layers before a test writes to them, for what is mounted there."""
+        paths = [step.target for step in self.steps if hasattr(step, "target")]
+        return frozenset(path[:end] for path in paths for end in _ends(path))
 
     @property
     def placeholders(self) -> frozenset[str]:
@@ -142,6 +175,12 @@ def make_plan(spec: Spec, host: Host, workspace: Workspace, image: Image | None 
     )
 
 
+def _ends(path: str) -> Iterator[int]:
+    """Of each of its directories, and of itself."""
+    yield from (at for at, letter in enumerate(path) if letter == "/" and at)
+    yield len(path)
+
+
 def _tree(spec: Spec, image: Image | None) -> Tree:
     match spec.rootfs:
         case HostRootfs():
@@ -187,7 +226,7 @@ def _cwd(spec: Spec, workspace: Workspace, tree: Tree, image: Image | None) -> s
 
 def _environ(given: _Given) -> Environ:
     if isinstance(given.spec.rootfs, HostRootfs):
-        return ()
+        return hermetic.environ(given.host, given.workspace) if given.spec.strict else ()
     uid = given.host.uid if given.user is None else given.user[0]
     config = given.image.config if given.image is not None else None
     return environ_of(given.tree, config, uid, given.workspace.commands)
@@ -208,6 +247,8 @@ def _steps(given: _Given) -> Iterator[Step]:
     yield from _in_root(given)
     if Namespace.USER in own and not given.user_first:
         yield steps.EnterUserNamespace(uid_map, gid_map)
+    if Namespace.USER in own:
+        yield steps.LimitNamespaces(1 if given.user_first else 0)
     yield steps.HandOut(tuple(n for n in Namespace if n in own and n is not Namespace.CGROUP))
     yield steps.Seal()
 
@@ -228,6 +269,8 @@ def _in_root(given: _Given) -> Iterator[Step]:
         yield steps.MakeDirectory(given.cwd)
     if given.spec.readonly:
         yield from (steps.MakeReadOnly(s.target) for s in root if isinstance(s, steps.MountOverlay))
+    elif given.spec.strict:
+        yield from hermetic.read_only(root, given.workspace)
     yield steps.ChangeRoot()
     if Namespace.NET in given.own:
         yield steps.LoopbackUp()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
+from pytest_isolate.kernel.leftover import Left
 from pytest_isolate.outcome import Outcome
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.messages import Message
@@ -25,6 +26,7 @@ class Result:
     faulthandler: str  #: what the child's faulthandler wrote
     limits: dict[str, str]  #: of the cgroup, as read back
     written: Written | None  #: what the sandbox holds; only while :meth:`Listener.done` runs
+    left: tuple[Left, ...] = ()  #: processes that were alive when the last test had ended
 
 
 @dataclass(frozen=True, slots=True)

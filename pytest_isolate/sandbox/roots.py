@@ -12,7 +12,7 @@ from pytest_isolate.kernel.mounts import MountPoint
 from pytest_isolate.kernel.overlay import LOWER_TYPES
 from pytest_isolate.kernel.supervisor import CONTAINER_INIT
 from pytest_isolate.kernel.tree import Tree
-from pytest_isolate.sandbox import reach, steps
+from pytest_isolate.sandbox import hermetic, reach, steps
 from pytest_isolate.sandbox.lending import Workspace, is_below, lend, place_in
 from pytest_isolate.sandbox.steps import Step
 from pytest_isolate.spec import NATIVE, HostRootfs, ImageRootfs, Network, PathRootfs, Spec, User
@@ -33,7 +33,7 @@ def root_steps(spec: Spec, host: Host, workspace: Workspace, tree: Tree, user_fi
     """Everything up to the change of root. ``user_first``: in a user namespace, without privileges."""
     contained = spec.runtime != NATIVE
     layers = _Layers(host, user_first, contained and spec.user is not User.HOST_ROOT)
-    lent: list[steps.MountOverlay | steps.MountBind]
+    lent: list[hermetic.Placed]
     match spec.rootfs:
         case HostRootfs():
             if user_first or contained:
@@ -41,7 +41,12 @@ def root_steps(spec: Spec, host: Host, workspace: Workspace, tree: Tree, user_fi
             else:
                 yield from layers.mounted(host.mounts)
             needed = [*workspace.needed, *_home_and_path(host), *_name_service(spec, host)]
-            lent = [layers.overlay(path, make_target=True) for path in _hidden(needed)]
+            covered = [*hermetic.cover(spec, host, workspace, layers)] if spec.strict else []
+            own = {step.target for step in covered}
+            lent = [
+                *(layers.overlay(path, make_target=True) for path in _hidden(needed) if path not in own),
+                *covered,
+            ]
         case PathRootfs() | ImageRootfs():
             if contained:  # crun cannot mount on / itself
                 yield from layers.parts(tree)
@@ -179,6 +184,9 @@ class _Layers:
                 yield from self.tree(path, writable | {e.path for e in inner})
             else:
                 yield steps.MountBind(path, path, readonly=True, recursive=True, make_target=True)
+
+    def can_overlay(self, path: str) -> bool:
+        return not (self._user_first and self._has_mounts(path))
 
     def _has_mounts(self, path: str) -> bool:
         return any(mount.path.startswith(path + "/") for mount in self._host.mounts)

@@ -16,6 +16,7 @@ from pytest_isolate import units
 from pytest_isolate.kernel import mounts, namespaces, network, overlay, process
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.sandbox import reach
+from pytest_isolate.sandbox.masks import HOST_WIDE_PROC, mount_proc, mount_sys
 from pytest_isolate.sandbox.oci import stage
 from pytest_isolate.sandbox.oci.stage import LendCgroups, Stage
 from pytest_isolate.sandbox.written import Layer
@@ -168,6 +169,13 @@ class EnterUserNamespace:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitNamespaces:
+    """``count`` cgroup namespaces in the sandbox: the test's own, if it is made in the user namespace."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class HandOut:
     """Give pytest descriptors of the scratch tmpfs and of the namespaces, to enter them and to read them."""
 
@@ -198,6 +206,7 @@ Step = (
     | LoopbackUp
     | SetHostname
     | EnterUserNamespace
+    | LimitNamespaces
     | HandOut
     | Seal
     | reach.ListenOn
@@ -206,8 +215,6 @@ Step = (
     | LendCgroups
 )
 
-#: Files of /proc that belong to the host, not to a namespace (as OCI runtimes keep them read-only).
-HOST_WIDE_PROC = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 DEV_LINKS = {
     "fd": "/proc/self/fd",
     "stdin": "/proc/self/fd/0",
@@ -230,8 +237,7 @@ def apply(step: Step, program: Program) -> None:
         case MakeScratch(size_bytes):
             _make_scratch(program, size_bytes)
         case MakeDirectory(target, mode):
-            _make_parents(program, os.path.dirname(target))
-            mounts.make_directory(program, NEW + target, mode=mode)
+            _make_directory(program, target, mode)
         case MakeSymlink(target, points_to):
             mounts.symlink(program, points_to, NEW + target)
         case MountOverlay():
@@ -241,9 +247,9 @@ def apply(step: Step, program: Program) -> None:
         case MountScratch(target, mode):
             _mount_scratch(program, target, mode)
         case MountProc(target):
-            _mount_proc(program, NEW + target)
+            mount_proc(program, NEW + target, OLD)
         case MountSys(target, fresh):
-            _mount_sys(program, NEW + target, fresh)
+            mount_sys(program, NEW + target, fresh, OLD)
         case MountDev(target, devices):
             _mount_dev(program, NEW + target, devices)
         case MakeReadOnly(target):
@@ -258,11 +264,11 @@ def apply(step: Step, program: Program) -> None:
         case SetHostname(name):
             program.call("sethostname", name, len(name))
         case EnterUserNamespace(uid_map, gid_map):
-            namespaces.unshare_user(program)
-            program.map_ids(uid_map, gid_map)
+            namespaces.enter_user(program, uid_map, gid_map)
+        case LimitNamespaces(count):
+            namespaces.limit_cgroup_namespaces(program, count)
         case HandOut(wanted):
-            for namespace in wanted:
-                namespaces.export_namespace(program, namespace)
+            namespaces.export(program, wanted)
         case Seal():
             process.seal(program)
         case reach.ListenOn() | reach.MountHosts():
@@ -295,9 +301,10 @@ def describe(step: Step) -> str:
         case MountScratch(target):
             return f"mount an empty {target} on the scratch tmpfs"
         case MountProc():
-            return f"mount a fresh /proc, read-only in {', '.join(HOST_WIDE_PROC)}"
+            return f"mount a fresh /proc, read-only in {', '.join(HOST_WIDE_PROC)}, parts of it masked"
         case MountSys(_, fresh):
-            return "mount a fresh /sys read-only" if fresh else "bind the host's /sys read-only"
+            how = "mount a fresh /sys read-only" if fresh else "bind the host's /sys read-only"
+            return f"{how}, parts of it masked"
         case MountDev(_, devices):
             return f"mount a minimal /dev ({' '.join(devices)} ptmx pts shm mqueue)"
         case MakeReadOnly(target):
@@ -310,6 +317,8 @@ def describe(step: Step) -> str:
             return "bring lo up"
         case SetHostname(name):
             return f"set the hostname to {name}"
+        case LimitNamespaces():
+            return "allow no more cgroup namespaces, whose owner could lift the limits"
         case HandOut(wanted):
             return f"hand out the namespaces {', '.join(n.value for n in wanted)}"
         case Seal():
@@ -323,8 +332,8 @@ def describe(step: Step) -> str:
 def layer_of(step: Step) -> Layer | None:
     """Where the writes go for which a step makes room."""
     match step:
-        case MountOverlay(target=target, layer=layer):
-            return Layer(f"upper/{layer}", target)
+        case MountOverlay(source, target, layer=layer, below=below):
+            return Layer(f"upper/{layer}", target, (source, *below))
         case MountScratch(target):
             return Layer(_scratch_directory(target).lstrip("/"), target)
         case _:
@@ -377,6 +386,11 @@ def _make_parents(program: Program, target: str) -> None:
         program.call("mkdirat", mounts.AT_FDCWD, NEW + path, 0o755, tolerated=errno.EEXIST)
 
 
+def _make_directory(program: Program, target: str, mode: int) -> None:
+    _make_parents(program, os.path.dirname(target))
+    mounts.make_directory(program, NEW + target, mode=mode)
+
+
 def _mount_bind(program: Program, step: MountBind) -> None:
     if step.make_target and step.is_file:
         _make_parents(program, os.path.dirname(step.target))
@@ -388,29 +402,14 @@ def _mount_bind(program: Program, step: MountBind) -> None:
         mounts.read_only(program, NEW + step.target, recursive=step.recursive)
 
 
-def _mount_proc(program: Program, proc: str) -> None:
-    mounts.mount(program, "proc", proc, flags=mounts.NOSUID_NODEV | mounts.NOEXEC)
-    for name in HOST_WIDE_PROC:
-        path = f"{proc}/{name}"
-        program.call("mount", path, path, "", mounts.BIND, "", tolerated=errno.ENOENT)
-        mounts.read_only(program, path, tolerated=errno.ENOENT)
-
-
-def _mount_sys(program: Program, sys: str, fresh: bool) -> None:
-    if fresh:
-        flags = mounts.NOSUID_NODEV | mounts.NOEXEC | mounts.RDONLY
-        mounts.mount(program, "sysfs", sys, flags=flags)
-    else:
-        mounts.bind(program, OLD + "/sys", sys, recursive=True)
-        mounts.read_only(program, sys, recursive=True)
-
-
 def _mount_dev(program: Program, dev: str, devices: tuple[str, ...]) -> None:
     mounts.make_directory(program, "/dev")
     mounts.bind(program, "/dev", dev)
     for name in devices:
         mounts.make_file(program, f"{dev}/{name}")
         mounts.bind(program, f"{OLD}/dev/{name}", f"{dev}/{name}")
+        # They are the host's own files, whose mode and owner its root could change; writing goes on.
+        mounts.read_only(program, f"{dev}/{name}")
     for name, points_to in DEV_LINKS.items():
         mounts.symlink(program, points_to, f"{dev}/{name}")
     for name in ("pts", "shm", "mqueue"):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from pytest_isolate.units import format_size
 
-__all__ = ["Copied", "Layer", "Written"]
+__all__ = ["Copied", "Layer", "Written", "matcher"]
 
 MAX_COUNTED_FILES = 100_000
 MAX_COPIED_FILES = 10_000
@@ -37,6 +37,7 @@ class Layer:
 
     directory: str
     target: str
+    below: tuple[str, ...] = ()  #: directories of the host that it is on top of, the topmost first
 
 
 @dataclass(slots=True)
@@ -79,14 +80,15 @@ class _Stock(NamedTuple):
         return self._replace(probe_inode=self.probe_inode + 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Written:
     """The files of one sandbox, for as long as ``scratch_fd`` is open: longer than the sandbox lives."""
 
     scratch_fd: int
     layers: tuple[Layer, ...]
     placeholders: frozenset[str]  #: empty files that only carry a mount
-    start: _Stock | None = None  #: of the scratch tmpfs before anything was written
+    start: _Stock | None = None  #: of the scratch tmpfs, for as long as nothing was written
+    is_untouched: bool = False  #: as :meth:`count` found it
 
     @classmethod
     def begin(cls, scratch_fd: int, layers: tuple[Layer, ...], placeholders: frozenset[str]) -> Written:
@@ -96,8 +98,12 @@ class Written:
     def count(self) -> tuple[int | None, int | None]:
         """(files, bytes); Nones where that cannot be told. Regular files only, as they are now: what the test
         has deleted again is not counted."""
-        if self.start is not None and _take_stock(self.scratch_fd) == self.start.if_nothing_is_written():
-            return 0, 0
+        if self.start is not None:
+            stock = _take_stock(self.scratch_fd)
+            self.is_untouched = stock == self.start.if_nothing_is_written()
+            self.start = stock if self.is_untouched else None
+            if self.is_untouched:
+                return 0, 0
         files = size_bytes = 0
         try:
             for file in self._walk(_raise):
@@ -151,6 +157,12 @@ class Written:
             except OSError as error:
                 copied.add_problem(file.path, str(error.strerror))
         return copied
+
+
+def matcher(globs: tuple[str, ...]) -> Callable[[str], bool]:
+    """Whether a path, as the test sees it, is what one of absolute ``globs`` names."""
+    patterns = [form.pattern for glob in globs for form in _Glob.both(glob)]
+    return lambda path: any(pattern.fullmatch(path) for pattern in patterns)
 
 
 def _take_stock(scratch_fd: int) -> _Stock | None:

@@ -66,9 +66,19 @@ CONSTANTS = [
     "REQUEST_DESTROY",
     "REQUEST_REMEMBER_CGROUP",
     "REQUEST_REMEMBER_TREE",
+    "REQUEST_COUNTS",
     "REPLY_READY",
     "REPLY_FAILED",
     "REPLY_GONE",
+    "REPLY_ATTEMPT",
+    "REPLY_COUNTS",
+    "ATTEMPT_CONNECT",
+    "ATTEMPT_SEND",
+    "ATTEMPT_QUERY",
+    "ATTEMPT_MAX_ADDRESS",
+    "ATTEMPT_MAX_PAYLOAD",
+    "ATTEMPT_MAX_COMMAND",
+    "ATTEMPT_MAX_COUNTS",
     "OP_EXPORT",
     "OP_MAP_IDS",
     "OP_MAP_IDS_BY_HELPERS",
@@ -83,6 +93,8 @@ CONSTANTS = [
     "ENTER_CGROUP_NAMESPACE",
     "ENTER_CAPABILITIES",
     "ENTER_NO_NEW_PRIVS",
+    "ENTER_CONFINEMENT",
+    "ENTER_SECCOMP",
     "ENTER_MAX_TASKS",
     "ENTRY_FAILED",
     "TEMPLATE_MAX_TEXT",
@@ -97,7 +109,20 @@ CDEF = (
     struct request { ...; };
     struct reply { ...; };
     struct op { ...; };
+    struct attempt { ...; };
     struct container_status { ...; };
+
+    struct confinement {
+        int uses_landlock;
+        uint64_t handled_files, handled_tcp, scoped;
+        uint64_t in_directories, in_files;
+        const char *writable;
+        int closes_network;
+    };
+    int isolate_confine(const struct confinement *asked);
+    int isolate_confined(void);
+    int isolate_landlock_abi(void);
+    int isolate_can_filter(void);
 
     struct enter_plan {
         int user_fd, pid_fd, mnt_fd, net_fd, ipc_fd, uts_fd;
@@ -109,14 +134,30 @@ CDEF = (
         int die_with_parent;
         int drop_capabilities;
         uint64_t keep_capabilities;
+        const struct confinement *confinement;
+        const void *filter;
+        int filter_count;
+        int watch_fd;
     };
-    struct enter_result { int32_t pid, step, error; };
+    struct enter_result { int32_t pid, step, error, watch; };
 
     int isolate_enter(const struct enter_plan *plan, struct enter_result *result);
     int isolate_interrupt(int pid, int signal_number);
     int isolate_unshare_user(int parent_pid);
     int isolate_enter_node(int user_fd, int mnt_fd, int net_fd);
     int isolate_tell_entered(int channel_fd);
+
+    enum { LOOK_DESCRIPTORS = 1024 };
+    struct look {
+        unsigned char open[1024];
+        int system_v;
+        int queues;
+        uint64_t processes;
+    };
+    void isolate_look_at_descriptors(struct look *look);
+    void isolate_look_at_ipc(struct look *look);
+    void isolate_look_at_processes(struct look *look);
+    int isolate_umask(void);
     void *dlopen(const char *name, int flags);
     int isolate_open_in_root(int root_fd, const char *path, int flags);
 
@@ -146,8 +187,10 @@ SOURCE = """
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include "confine.h"
 #include "enter.h"
 #include "in_root.h"
+#include "look.h"
 #include "readback.h"
 #include "template.h"
 #include "wire.h"

@@ -29,6 +29,8 @@ SUPERVISOR = HERE / "isolate-supervisor"
 INIT = HERE / "isolate-init"
 INTERPRETER = HERE / "isolate-interpreter"
 LIMITED_API = 0x030A0000
+#: Of the extension, below native/.
+SOURCES = ("confine", "enter", "in_root", "libc_state", "look", "readback", "seccomp", "template", "watch")
 CURE = "install a C compiler and Python's headers: apt-get install gcc libc6-dev python3-dev"
 
 
@@ -80,10 +82,7 @@ def build_extension() -> None:
                 f"-I{sysconfig.get_path('include')}",
                 f"-I{NATIVE}",
                 str(generated),
-                *(
-                    str(NATIVE / f"{name}.c")
-                    for name in ("enter", "in_root", "libc_state", "readback", "template")
-                ),
+                *(str(NATIVE / f"{name}.c") for name in SOURCES),
                 "-ldl",
                 "-o",
                 str(EXTENSION),
@@ -93,7 +92,8 @@ def build_extension() -> None:
 
 def build_programs() -> None:
     flags = ["-O2", "-g", "-Wall", "-Wextra", f"-I{NATIVE}"]
-    run([*compiler(), *flags, str(NATIVE / "supervisor.c"), "-o", str(SUPERVISOR)])
+    sources = [str(NATIVE / "supervisor.c"), str(NATIVE / "notify.c")]
+    run([*compiler(), *flags, *sources, "-o", str(SUPERVISOR)])
     run([*compiler(), *flags, "-static", "-s", str(NATIVE / "init.c"), "-o", str(INIT)])
 
 

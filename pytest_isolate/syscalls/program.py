@@ -47,6 +47,9 @@ class Program:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.label = ""
+        self.limits: Slot | None = (
+            None  #: a descriptor of /proc/sys/user, for steps after the one that opens it
+        )
         self._packed: tuple[int, bytes] | None = None
 
     def call(
@@ -84,6 +87,10 @@ class Program:
         file = self.call("openat", lib.AT_FDCWD, path, lib.O_WRONLY | lib.O_CLOEXEC, 0, keep=True)
         self.call("write", file, text, len(text.encode()))
         self.call("close", file)
+
+    def label_of(self, op_index: int) -> str:
+        """What the call was for that the supervisor names; one past the last: the creation itself."""
+        return self.calls[op_index].label if op_index < len(self.calls) else "create the namespaces"
 
     def pack(self) -> tuple[int, bytes]:
         """(number of calls, the ops and their data) as wire.h lays them out; made once, used per test."""

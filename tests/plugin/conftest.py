@@ -18,11 +18,12 @@ TIME_SCALE = float(os.environ.get("TEST_TIME_SCALE", "1"))  # 25 in the virtual 
 
 
 class Run:
-    """The result of an inner run: pytest's own, and the records."""
+    """The result of an inner run: pytest's own, the records, and of a strict run the summary."""
 
-    def __init__(self, result: pytest.RunResult, records: list[dict[str, Any]]) -> None:
+    def __init__(self, result: pytest.RunResult, lines: list[dict[str, Any]]) -> None:
         self.result = result
-        self.records = records
+        self.records = [line for line in lines if "nodeid" in line]
+        self.summary: dict[str, Any] = next((line["summary"] for line in lines if "summary" in line), {})
         self.outcomes = result.parseoutcomes()
         self.out = result.stdout.str()
 

@@ -65,7 +65,7 @@ def test_what_a_test_makes_up_is_its_own_trouble(pytester: pytest.Pytester) -> N
         """
         from pytest_isolate.runner.isolation import current_isolation
         from pytest_isolate.sandbox.messages import Observed
-        def test_lie(): current_isolation()._channel.send(Observed([{"kind": "none"}], 1))
+        def test_lie(): current_isolation()._channel.send(Observed([{"kind": "none"}], 1, {}, {}))
         def test_kept(): pass
         """
     )

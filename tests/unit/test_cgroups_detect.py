@@ -174,6 +174,15 @@ def test_cure_fits_the_machine(
     assert cures.delegated_scope().startswith(cure)
 
 
+def test_cure_in_wsl_2_without_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_DOCKER", "_PODMAN", "_SYSTEMD"):
+        monkeypatch.setattr(cures, name, "/nonexistent")
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    release = "5.15.90.1-microsoft-standard-WSL2"
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "pc", release, "#1", "x86_64")))
+    assert cures.delegated_scope().startswith("put systemd=true below [boot] into /etc/wsl.conf")
+
+
 def test_cure_in_a_kubernetes_pod(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_DOCKER", "_PODMAN", "_SYSTEMD"):
         monkeypatch.setattr(cures, name, "/nonexistent")

@@ -21,6 +21,7 @@ from pytest_isolate.syscalls.program import Program
 
 CREATE = "create the namespaces"
 MAP = steps.describe(steps.MapSelf("1000 1000 1", "1000 1000 1"))
+PRIVATE = steps.describe(steps.MakePrivate())
 SCRATCH = steps.describe(steps.MakeScratch(2**30))
 OVERLAY = steps.describe(steps.MountOverlay("/srv/data", "/srv/data", layer="1", user_xattrs=True))
 BIND = steps.describe(steps.MountBind("/nowhere", "/here", readonly=True))
@@ -100,6 +101,9 @@ SITUATIONS: list[tuple[str, Place, str, int, str, str, str]] = [
     ("Ubuntu 24.04, setgroups", UBUNTU, MAP, EACCES, USER, "AppArmor", UBUNTU_CURE),
     ("Ubuntu 24.04, uid_map", UBUNTU, MAP, EPERM, USER, "AppArmor", UBUNTU_CURE),
     ("Ubuntu 24.04, lo", UBUNTU, LO, EPERM, "loopback interface", "AppArmor", UBUNTU_CURE),
+    ("Ubuntu 24.04, mounts", UBUNTU, PRIVATE, EACCES, "private mount namespace", "AppArmor", UBUNTU_CURE),
+    ("Ubuntu 24.04, tmpfs", UBUNTU, SCRATCH, EPERM, "scratch tmpfs", "AppArmor", UBUNTU_CURE),
+    ("Ubuntu 24.04, proc", UBUNTU, PROC, EACCES, "fresh /proc", "AppArmor", UBUNTU_CURE),
     ("Ubuntu 23.10, clone", UBUNTU, CREATE, EPERM, USER, "AppArmor", UBUNTU_CURE),
     (
         "Debian 10", DEBIAN_10, CREATE, EPERM, USER,
@@ -208,6 +212,7 @@ EVERY_STEP: dict[type, tuple[Any, ...]] = {
     steps.LoopbackUp: (),
     steps.SetHostname: ("a",),
     steps.EnterUserNamespace: ("0 0 1", "0 0 1"),
+    steps.LimitNamespaces: (0,),
     steps.HandOut: ((Namespace.PID,),),
     steps.Seal: (),
     stage.Stage: ("/stage", 1, ()),

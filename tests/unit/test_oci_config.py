@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from functools import cache
@@ -16,15 +17,15 @@ from referencing.jsonschema import DRAFT4
 from pytest_isolate.errors import UnsupportedError
 from pytest_isolate.kernel.host import Entry, Host
 from pytest_isolate.kernel.mounts import MountPoint
+from pytest_isolate.kernel.seccomp import DENIED
 from pytest_isolate.kernel.supervisor import CONTAINER_INIT
 from pytest_isolate.sandbox.images.manifest import Config, own_platform
 from pytest_isolate.sandbox.images.store import Image
 from pytest_isolate.sandbox.lending import Workspace
 from pytest_isolate.sandbox.oci.config import RUNTIME_PIDS, Machine, Process, config
-from pytest_isolate.sandbox.oci.seccomp import DENIED
 from pytest_isolate.sandbox.oci.stage import Directory, Link, layout
 from pytest_isolate.sandbox.plan import make_plan
-from pytest_isolate.spec import Bind, ImageRootfs, Limits, Network, Spec, Start, User
+from pytest_isolate.spec import Bind, ImageRootfs, Limits, Network, Seccomp, Spec, Start, User
 
 SCHEMA = Path(__file__).with_name("runtime_spec")
 PROCESS = Process(
@@ -255,13 +256,18 @@ def test_more_layers_than_a_runtime_can_mount(tmp_path: Path) -> None:
 
 def test_seccomp_denies_and_allows() -> None:
     seccomp = make(Spec())["linux"]["seccomp"]
-    denied, typing = seccomp["syscalls"]
+    denied, absent, typing, _, vsock = seccomp["syscalls"]
     assert seccomp["defaultAction"] == "SCMP_ACT_ALLOW"
     assert {"keyctl", "bpf", "open_by_handle_at", "init_module", "swapon"} <= {*denied["names"]}
     assert not {"mount", "unshare", "clone3", "ptrace"} & {*denied["names"]}
-    assert len(denied["names"]) == sum(map(len, DENIED.values()))
+    assert len(denied["names"]) + len(absent["names"]) == sum(map(len, DENIED.values()))
     assert typing["names"] == ["ioctl"]
     assert typing["args"][0]["valueTwo"] == 0x5412
+    assert vsock == {
+        "names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.EAFNOSUPPORT,
+        "args": [{"index": 0, "value": 0xFFFFFFFF, "valueTwo": 40, "op": "SCMP_CMP_MASKED_EQ"}],
+    }  # fmt: skip
+    assert "seccomp" not in make(Spec(seccomp=Seccomp.OFF))["linux"]
     arm = make(Spec(), machine=replace(MACHINE, name="aarch64"))["linux"]["seccomp"]
     assert arm["architectures"] == ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]
 

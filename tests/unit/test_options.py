@@ -25,6 +25,7 @@ from pytest_isolate.spec import (
     PathRootfs,
     PrivateNetwork,
     Scope,
+    Seccomp,
     Spec,
     Start,
     TcpPort,
@@ -59,12 +60,14 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
         (Bind(source="ROOT/data", target="/data", readonly=True),),
     ),
     "artifacts": ("out/**/*.png", ["out/**/*.png"], ("ROOT/out/**/*.png",)),
+    "writes": ("cache/**", ["cache/**"], ("ROOT/cache/**",)),
     "env": ("A=1", {"A": "1"}, Environment(changes=(("A", "1"),))),
     "hostname": ("box-1.test", "box-1.test", "box-1.test"),
     "user": ("root", User.ROOT, User.ROOT),
     "workdir": ("sub", "sub", "ROOT/sub"),
     "start": ("spawn", "spawn", Start.SPAWN),
     "runtime": ("crun", "crun", "crun"),
+    "seccomp": ("off", "off", Seccomp.OFF),
     "scope": ("class", "class", Scope.CLASS),
     "fixtures": ("fresh", "fresh", Fixtures.FRESH),
     "exclusive": ("", True, True),
@@ -72,6 +75,9 @@ EXAMPLES: dict[str, tuple[str, object, object]] = {
     "allow": ("threads", ["threads"], (Kind.THREADS,)),
     "fresh_fixtures": ("my_*", None, ("my_*",)),
     "all": ("", None, True),
+    "strict": ("", None, True),
+    "escapes_max": ("3", None, 3),
+    "baseline": ("known.json", None, Path("ROOT/known.json")),
     "off": ("", None, True),
     "jobs": ("auto", None, AUTO),
     "jobs_memory": ("2G", None, 2 * 2**30),
@@ -151,7 +157,7 @@ def test_nothing_given_is_the_plain_spec(tiny: pytest.Pytester) -> None:
 
 def test_fields_exist() -> None:
     fields = {f"limits.{field.name}" for field in dataclasses.fields(Limits)}
-    fields |= {field.name for field in dataclasses.fields(Spec)} - {"limits"}
+    fields |= {field.name for field in dataclasses.fields(Spec)} - {"limits", "strict"}
     fields |= {f"session.{field}" for field in SessionOptions._fields}
     assert sorted(fields) == sorted(option.field for option in OPTIONS)
 

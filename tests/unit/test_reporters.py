@@ -78,6 +78,16 @@ def test_what_was_enforced_for_few_is_told_as_the_difference() -> None:
     ]
 
 
+def test_a_level_without_namespaces_is_named() -> None:
+    landlock = Enforced((), "ext4", None, "landlock", ("files", "network"))
+    fork = Enforced((), "ext4", None, "fork")
+    assert texts(row(), row(), row(enforced=landlock), width=200)[1:] == [
+        "enforced: user pid mnt net ipc uts cgroup namespaces, overlay root, cgroup v1",
+        "  on 1 test: level landlock, no namespaces (confined: files network), ext4 root, no cgroup",
+    ]
+    assert texts(row(enforced=fork))[1:] == ["enforced: level fork, no namespaces, ext4 root, no cgroup"]
+
+
 def test_endings() -> None:
     lines = section(
         collected(
@@ -121,6 +131,14 @@ def test_deeds_are_named_with_their_doers() -> None:
         "1 test tried to reach the network: tests/test_a.py::test_d (2)",
         "1 test wrote outside tmp_path (3 files, 2.0 KiB, thrown away):",
         "    tests/test_a.py::test_c (3)",
+    ]
+
+
+def test_sleepers_are_named() -> None:
+    lines = texts(row("test_a", slept_s=0.09), row("test_b", slept_s=0.5), row("test_c", slept_s=2.0))
+    assert lines[2:] == [
+        "2 tests slept 2.50 s: tests/test_a.py::test_c (2.0 s),",
+        "    tests/test_a.py::test_b (500.0 ms)",
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from pytest_isolate.kernel import supervisor
+from pytest_isolate.kernel import attempts, supervisor
 from pytest_isolate.kernel.process import effective_capabilities
 from pytest_isolate.kernel.readback import namespace_inodes, tell_entered
 from pytest_isolate.sandbox import enter, template
@@ -19,6 +19,10 @@ def test_struct_sizes() -> None:
     assert program.OP.size == ffi.sizeof("struct op") == supervisor.OP_BYTES
     assert supervisor.REQUEST.size == ffi.sizeof("struct request")
     assert supervisor.REPLY.size == ffi.sizeof("struct reply")
+    assert attempts.ATTEMPT.size == ffi.sizeof("struct attempt")
+    longest = lib.ATTEMPT_MAX_ADDRESS + lib.ATTEMPT_MAX_PAYLOAD + lib.ATTEMPT_MAX_COMMAND
+    assert supervisor.REPLY.size + attempts.ATTEMPT.size + longest <= supervisor.REPLY_BYTES
+    assert supervisor.REPLY.size + 4 * lib.ATTEMPT_MAX_COUNTS <= supervisor.REPLY_BYTES
     assert container.STATUS.size == ffi.sizeof("struct container_status")
 
 
@@ -38,7 +42,8 @@ def test_what_c_says_of_an_entered_process_is_a_message() -> None:
     assert message.evidence["limits"]["RLIMIT_NOFILE"] == str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     assert int(message.evidence["capabilities"], 16) == effective_capabilities()
     assert {*message.evidence} == {
-        "namespaces", "root", "capabilities", "no_new_privs", "seccomp", "limits"
+        "namespaces", "root", "mounts", "masked", "read_only", "limits",
+        "capabilities", "capabilities_bounding", "no_new_privs", "seccomp", "confined",
     }  # fmt: skip
 
 

@@ -25,6 +25,8 @@ def delegated_scope() -> str:
         return "run the pod with securityContext.privileged: true"
     if os.path.exists(_SYSTEMD):
         return f"start pytest with: {_systemd_run()}"
+    if "microsoft-standard" in os.uname().release:  # WSL 2, whose systemd is a choice
+        return "put systemd=true below [boot] into /etc/wsl.conf, then run in Windows: wsl --shutdown"
     if os.geteuid() == 0:
         return "make the cgroup file system writable: mount -o remount,rw /sys/fs/cgroup"
     return "run pytest as root, or have root delegate a cgroup to this user (cgroups(7), cgroup delegation)"

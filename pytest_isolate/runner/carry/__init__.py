@@ -6,7 +6,7 @@ each plugin whose state counts, a module here says what to carry. Coverage has a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import pytest
@@ -15,7 +15,7 @@ from pytest_isolate.runner import replay
 from pytest_isolate.runner.carry import benchmark, cache, hypothesis, junit, randomness, syrupy
 from pytest_isolate.sandbox.messages import Carried
 
-__all__ = ["Courier", "Data", "begin", "collect", "deliver"]
+__all__ = ["Courier", "Data", "begin", "collect", "deliver", "storage"]
 
 Data = dict[str, Any]
 
@@ -52,6 +52,12 @@ def collect(item: pytest.Item) -> Iterable[Carried]:
     for name, courier in COURIERS.items():
         for data in courier.collect(item):
             yield Carried(name, data)
+
+
+def storage() -> Iterator[str]:
+    """In the parent: directories where plugins write in the child too, in vain."""
+    if (directory := hypothesis.storage()) is not None:
+        yield directory
 
 
 def deliver(item: pytest.Item, message: Carried) -> None:

@@ -7,6 +7,7 @@ listener needs the package watchdog and a thread.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["begin", "collect", "deliver"]
+__all__ = ["begin", "collect", "deliver", "storage"]
 
 METHODS = ("save", "delete", "move")
 
@@ -26,6 +27,15 @@ def _database() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a directory that cannot be used: for the test that uses it
         return settings.default.database
+
+
+def storage() -> str | None:
+    """The directory of the database, with what else Hypothesis remembers beside the default one."""
+    path = getattr(_database(), "path", None)
+    if path is None:
+        return None
+    directory: str = os.path.abspath(path)
+    return os.path.dirname(directory) if os.path.basename(directory) == "examples" else directory
 
 
 def begin(config: pytest.Config, send: Callable[[dict[str, Any]], None]) -> None:

@@ -3,19 +3,37 @@
 Python code that the test runs could lie about all of this: it is for telling people where to look. What is
 enforced is so without it, and what the kernel tells comes from the parent's side.
 
-An observer is begun before each test, when nothing of it has run, and asked when its teardown is over.
+An observer is begun before each test, when nothing of it has run, and asked when its teardown is over. What
+a fixture of a wider scope than ``function`` does as it is set up is not the test's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import pytest
 
-from pytest_isolate.runner.observe import audit, threads
+from pytest_isolate.kernel.look import count_ipc, print_of_processes
+from pytest_isolate.runner import pytest_private
+from pytest_isolate.runner.isolation import Isolation
+from pytest_isolate.runner.observe import (
+    audit,
+    clock,
+    descriptors,
+    environment,
+    files,
+    ipc,
+    network,
+    processes,
+    project,
+    threads,
+)
+from pytest_isolate.runner.observe import secrets as secrets_of_home
+from pytest_isolate.runner.watches import watch
 from pytest_isolate.sandbox.messages import Observed
-from pytest_isolate.spec import Spec, Watch
+from pytest_isolate.spec import Fixtures, Network, Start, Watch
 from pytest_isolate.violation import MOST_VIOLATIONS, Violation
 
 __all__ = ["Observer", "Observers"]
@@ -25,23 +43,88 @@ class Observer(Protocol):
     def begin(self) -> None:
         """A test begins, of the same sandbox and Spec as any before it."""
 
+    def aside(self) -> Callable[[], None]:
+        """What happens from now on until the result is called is not the test's."""
+
     def found(self) -> Iterator[Violation]:
         """The test has ended."""
 
 
+#: From how many on CPython knows its code (adaptive interpreter, since 3.11).
+WARM_UP_ROUNDS = 10
+_OBSERVERS = pytest.StashKey["Observers"]()
+
+
 class Observers:
-    """Those of one sandbox's process. Made when it has entered."""
+    """All of them. Made in pytest, before the forks: what a child makes anew costs it memory and time."""
 
-    def __init__(self, item: pytest.Item, spec: Spec) -> None:
+    def __init__(self, config: pytest.Config) -> None:
+        self._rootdir = str(config.rootpath)
+        self._clock = clock.Clock()
+        self._files = files.Files(pytest_private.basetemp(config) or "/dev/null")
+        self._processes = processes.Processes()
+        self._ipc = ipc.Ipc()
+        own = [
+            pytest_private.log_file_fd(config),
+            *(pytest_private.uncaptured_fd(config, n) for n in range(3)),
+        ]
+        self._descriptors = descriptors.Descriptors(fd for fd in own if fd is not None)
+        # The last to begin is the first to be asked: what observers do themselves is not seen by others.
+        self._all: list[Observer] = [
+            environment.Environment(),
+            secrets_of_home.Secrets(),
+            self._descriptors,
+            threads.Threads(),
+        ]
         self._observers: list[Observer] = []
-        if spec.watch is not Watch.OFF:
-            # The last to begin is the first to be asked: what observers do themselves is not seen by others.
-            self._observers = [threads.Threads()]
-            audit.install(str(item.config.rootpath))
+        self._watch = watch(config)
+        self._warm_up()
 
-    def begin(self) -> None:
+    def _warm_up(self) -> None:
+        """What Python and cffi make of code that runs, they would make anew in each child."""
+        for _ in range(WARM_UP_ROUNDS):
+            for observer in self._all:
+                observer.begin()
+                for _ in observer.found():
+                    continue
+            count_ipc()
+            print_of_processes()
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Observers:
+        """The session's."""
+        found = config.stash.get(_OBSERVERS, None)
+        if found is None:
+            found = config.stash[_OBSERVERS] = cls(config)
+        return found
+
+    def enter(self, isolation: Isolation) -> None:
+        """In the process of a test, which has entered its sandbox."""
+        spec = isolation.spec
+        if spec.watch is Watch.OFF:
+            return
+        self._observers = [*self._all]
+        if spec.strict:
+            self._observers.append(project.Project(self._rootdir))
+        if spec.network is not Network.HOST:
+            self._observers.append(network.Network())
+        if not isolation.missing:  # else its processes and their like may be the machine's
+            self._observers += [self._ipc, self._processes]
+        audit.install(self._rootdir)
+        if spec.start is Start.FORK and spec.fixtures is Fixtures.FRESH:
+            self._descriptors.watch_inherited()
+        self._watch.aside = self._aside
+
+    def begin(self, item: pytest.Item) -> None:
+        if not self._observers:
+            return
+        audit.pause()
+        audit.look_at(str(item.path))
+        self._clock.begin()
+        self._files.begin()
         for observer in self._observers:
             observer.begin()
+        audit.resume()
 
     def collect(self) -> Iterator[Observed]:
         """One message, or none if there is nothing to tell."""
@@ -49,6 +132,22 @@ class Observers:
             return
         audit.pause()
         found = [violation for observer in reversed(self._observers) for violation in observer.found()]
-        audit.resume()
-        if found:
-            yield Observed([violation.to_dict() for violation in found[:MOST_VIOLATIONS]], len(found))
+        places = self._files.places()
+        facts: dict[str, Any] = {}
+        if self._clock.slept_s:
+            facts["slept_s"] = self._clock.slept_s
+        if self._processes.told:
+            facts["pids"] = [*self._processes.told]
+        if found or places or facts:
+            told = [violation.to_dict() for violation in found[:MOST_VIOLATIONS]]
+            yield Observed(told, len(found), places, facts)
+
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[None]:
+        """While a fixture of a wider scope is set up."""
+        ends = [observer.aside() for observer in self._observers]
+        try:
+            yield
+        finally:
+            for end in ends:
+                end()

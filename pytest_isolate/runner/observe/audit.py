@@ -7,29 +7,52 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
-__all__ = ["Handler", "install", "listen", "pause", "place", "resume"]
+__all__ = ["Handler", "install", "listen", "look_at", "pause", "place", "place_of", "resume", "rootdir"]
 
 Handler = Callable[[tuple[Any, ...]], None]
 """Gets the arguments of the event. What it raises would be raised by the audited call: it must not."""
 
 _handlers: dict[str, Handler] = {}
+_find = _handlers.get
 _paused = True
 _rootdir = ""
+_test_file = ""
+_is_project: dict[str, bool] = {}  # by file name
+#: Of Python and of this package, which may be below rootdir.
+_FOREIGN = (
+    *(os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib")),
+    __file__.rpartition("runner")[0],
+)
+_PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
-def install(rootdir: str) -> None:
-    """In the process of a test: hear from now on what :func:`listen` names."""
-    global _rootdir, _paused
+def install(directory: str) -> None:
+    """In the process of a test: hear what :func:`listen` names, as soon as :func:`resume` is called."""
+    global _rootdir  # noqa: PLW0603  one process, one hook
     if not _rootdir:
         sys.addaudithook(_hear)
-    _rootdir, _paused = rootdir, False
+    _rootdir = directory
+
+
+def rootdir() -> str:
+    return _rootdir
+
+
+def look_at(test_file: str) -> None:
+    """The file of the test that begins: of all places, one there says most."""
+    global _test_file  # noqa: PLW0603
+    _test_file = test_file
 
 
 def listen(event: str, handler: Handler) -> None:
-    _handlers[event] = handler
+    """As one of several."""
+    earlier = _handlers.get(event)
+    _handlers[event] = handler if earlier is None else _both(earlier, handler)
 
 
 def pause() -> None:
@@ -42,20 +65,53 @@ def resume() -> None:
     _paused = False
 
 
-def place() -> str:
-    """``tests/test_x.py:12 (test_y)``: the innermost frame of the caller's stack that is the project's own,
-    below rootdir and outside of site-packages; else the innermost that is not the standard library's."""
-    frame = sys._getframe(1)
-    found = ""
+def place(top: FrameType | None = None) -> str:
+    """``tests/test_x.py:12 (test_y)``: the innermost frame of the caller's stack, or of another by ``top``,
+    in the test's own file, else the innermost that is the project's; "" if there is none."""
+    frame: FrameType | None = top if top is not None else sys._getframe(1)
+    found: FrameType | None = None
     while frame is not None:
         filename = frame.f_code.co_filename
-        if filename.startswith(_rootdir + os.sep) and "site-packages" not in filename:
-            shown = os.path.relpath(filename, _rootdir)
-            return f"{shown}:{frame.f_lineno} ({frame.f_code.co_name})"
-        frame = frame.f_back  # type: ignore[assignment]
-    return found
+        if filename == _test_file:
+            found = frame
+            break
+        if found is None and _belongs(filename):
+            found = frame
+        frame = frame.f_back
+    return "" if found is None else _show(found.f_code.co_filename, found.f_lineno, found.f_code.co_name)
+
+
+def place_of(filename: str, lineno: int, name: str) -> str:
+    """The same of a piece of code; "" if it is not the project's."""
+    return _show(filename, lineno, name) if _belongs(filename) else ""
+
+
+def _show(filename: str, lineno: int, name: str) -> str:
+    return f"{os.path.relpath(filename, _rootdir)}:{lineno} ({name})"
+
+
+def _belongs(filename: str) -> bool:
+    """Whether a file is the project's: below rootdir, and neither installed nor Python's own."""
+    known = _is_project.get(filename)
+    if known is None:
+        known = _is_project[filename] = (
+            filename.startswith(_rootdir + os.sep)
+            and not filename.startswith(_FOREIGN)
+            and not any(part in filename for part in _PACKAGES)
+        )
+    return known
+
+
+def _both(first: Handler, second: Handler) -> Handler:
+    def handle(args: tuple[Any, ...]) -> None:
+        first(args)
+        second(args)
+
+    return handle
 
 
 def _hear(event: str, args: tuple[Any, ...]) -> None:
-    if not _paused and (handler := _handlers.get(event)) is not None:
+    # Called for each event there is: one look-up is all that most of them get.
+    handler = _find(event)
+    if handler is not None and not _paused:
         handler(args)

@@ -11,21 +11,17 @@ from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.overlay import escape
 from pytest_isolate.kernel.process import Capability
 from pytest_isolate.sandbox import steps
+from pytest_isolate.sandbox.masks import HOST_WIDE_PROC, MASKED
 from pytest_isolate.sandbox.oci.seccomp import profile
 from pytest_isolate.sandbox.oci.stage import HOSTS_FILE
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.reach import MountHosts
-from pytest_isolate.spec import Limits
+from pytest_isolate.spec import Limits, Seccomp
 
 __all__ = ["Machine", "Process", "config"]
 
 VERSION = "1.0.2"  # the oldest with all that is used here: Debian 12's runtimes know it
 NAMESPACES = {Namespace.MOUNT: "mount", Namespace.NET: "network"}  # the others are called as in /proc
-#: What of /proc and /sys tells of the host, as far as it exists: what container engines hide as well.
-MASKED = (
-    *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug"),
-    *("/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware"),
-)
 #: A runtime starts some ten threads of its own in the container's cgroup before the test is there.
 RUNTIME_PIDS = 32
 #: linux/capability.h, by number.
@@ -131,9 +127,9 @@ def config(plan: Plan, process: Process, machine: Machine, layers: str) -> dict[
             "resources": _resources(plan.limits, machine.has_swap) if machine.has_cgroups else {},
             **_sysctl(plan),
             "rootfsPropagation": "private",
-            "seccomp": profile(machine.name),
+            **({"seccomp": profile(machine.name)} if plan.spec.seccomp is Seccomp.DEFAULT else {}),
             "maskedPaths": [*MASKED],
-            "readonlyPaths": [f"/proc/{name}" for name in steps.HOST_WIDE_PROC],
+            "readonlyPaths": [f"/proc/{name}" for name in HOST_WIDE_PROC],
         },
     }
 

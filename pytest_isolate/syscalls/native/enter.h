@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "confine.h"
+
 enum { ENTER_MAX_TASKS = 8 };
 
 /* The exit status of a child that could not enter; the result says more. */
@@ -19,6 +21,8 @@ enum enter_step {
     ENTER_CGROUP_NAMESPACE,
     ENTER_CAPABILITIES,
     ENTER_NO_NEW_PRIVS,
+    ENTER_CONFINEMENT,
+    ENTER_SECCOMP,
 };
 
 struct enter_plan {
@@ -31,6 +35,10 @@ struct enter_plan {
     int die_with_parent; /* where no pid namespace ends the test with its init */
     int drop_capabilities;
     uint64_t keep_capabilities;
+    const struct confinement *confinement; /* where there are no namespaces, or NULL */
+    const void *filter; /* of system calls, see seccomp.h */
+    int filter_count;
+    int watch_fd; /* takes the listener of the network's watch (watch.h), or -1 */
 };
 
 /* In memory that parent and child share, because the child that returns is not the one that was forked. */
@@ -38,6 +46,7 @@ struct enter_result {
     volatile int32_t pid; /* of the process that runs the test, as the host sees it; 0: not yet */
     volatile int32_t step;
     volatile int32_t error;
+    volatile int32_t watch; /* what isolate_watch_network said; 0: not asked */
 };
 
 int isolate_enter(const struct enter_plan *plan, struct enter_result *result);

@@ -1,4 +1,5 @@
 #define _GNU_SOURCE
+#include "confine.h"
 #include "readback.h"
 
 #include <arpa/inet.h>
@@ -50,37 +51,75 @@ static void add_namespaces(struct frame *frame) {
     }
 }
 
-/* Of a line of mountinfo (proc(5)): the fifth field is where, and the type follows the lone dash. */
-static int read_root_type(char *line, char type[WORD_BYTES]) {
-    char *rest = line, *at = NULL;
-    for (int field = 0; field < 5 && rest; field++)
-        at = strsep(&rest, " ");
-    if (!rest || strcmp(at, "/") != 0 || !(at = strstr(rest, " - ")))
-        return 0;
-    size_t size = 0;
-    for (at += 3; size < WORD_BYTES - 1 && (isalnum((unsigned char)*at) || strchr("._-", *at)) && *at; at++)
-        type[size++] = *at;
-    type[size] = 0;
-    return 1;
+struct mounts {
+    int count, masked;
+    int is_read_only[3]; /* see places */
+    char root_type[WORD_BYTES];
+};
+
+static const char *const places[] = {"/", "/proc/sys", "/sys"};
+
+/* What hides a part of /proc or of /sys, as sandbox/masks.py has it. */
+static int is_mask(const char *at, const char *type) {
+    return (strncmp(at, "/proc/", 6) == 0 && strcmp(type, "proc") != 0) || strncmp(at, "/sys/firmware", 13) == 0 ||
+           strncmp(at, "/sys/devices/virtual/powercap", 29) == 0;
 }
 
-/* The last mount on / hides those before it. */
-static void add_root(struct frame *frame) {
-    char line[LINE_BYTES], type[WORD_BYTES];
-    int found = 0, is_start = 1;
-    FILE *mounts = fopen("/proc/self/mountinfo", "re");
-    while (mounts && fgets(line, sizeof line, mounts)) {
+/* A line of mountinfo (proc(5)): the fifth field is where, the sixth its options, and the type follows the
+ * lone dash. Of several mounts on one place the last hides the others. */
+static void read_mount(char *line, struct mounts *mounts) {
+    char *rest = line, *at = NULL, *options, *word, type[WORD_BYTES];
+    size_t size = 0;
+    for (int field = 0; field < 5 && rest; field++)
+        at = strsep(&rest, " ");
+    options = strsep(&rest, " ");
+    if (!rest || !(word = strncmp(rest, "- ", 2) == 0 ? rest - 1 : strstr(rest, " - ")))
+        return;
+    for (word += 3; size < WORD_BYTES - 1 && *word && (isalnum((unsigned char)*word) || strchr("._-", *word)); word++)
+        type[size++] = *word;
+    type[size] = 0;
+    mounts->count++;
+    mounts->masked += is_mask(at, type);
+    if (strcmp(at, "/") == 0)
+        memcpy(mounts->root_type, type, sizeof type);
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+        if (strcmp(at, places[i]) == 0)
+            mounts->is_read_only[i] = strncmp(options, "ro", 2) == 0 && (options[2] == ',' || !options[2]);
+}
+
+static void add_mounts(struct frame *frame) {
+    struct mounts mounts = {0};
+    char line[LINE_BYTES];
+    const char *separator = "";
+    int is_start = 1;
+    FILE *lines = fopen("/proc/self/mountinfo", "re");
+    while (lines && fgets(line, sizeof line, lines)) {
         int is_end = strchr(line, '\n') != NULL; /* a longer line comes in pieces */
         if (is_start)
-            found |= read_root_type(line, type); /* which cuts the line up */
+            read_mount(line, &mounts); /* which cuts the line up */
         is_start = is_end;
     }
-    if (mounts)
-        fclose(mounts);
-    if (found)
-        add(frame, "\"root\": \"%s\"", type);
+    if (lines)
+        fclose(lines);
+    if (*mounts.root_type)
+        add(frame, "\"root\": \"%s\"", mounts.root_type);
     else
         add(frame, "\"root\": null");
+    add(frame, ", \"mounts\": %d, \"masked\": %d, \"read_only\": [", mounts.count, mounts.masked);
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+        if (mounts.is_read_only[i]) {
+            add(frame, "%s\"%s\"", separator, places[i]);
+            separator = ", ";
+        }
+    add(frame, "]");
+}
+
+static uint64_t read_bounding(void) {
+    uint64_t found = 0;
+    int has;
+    for (int cap = 0; cap < 64 && (has = prctl(PR_CAPBSET_READ, cap, 0, 0, 0)) >= 0; cap++)
+        found |= (uint64_t)has << cap;
+    return found;
 }
 
 static void add_rights(struct frame *frame) {
@@ -90,6 +129,7 @@ static void add_rights(struct frame *frame) {
         add(frame, "\"capabilities\": \"%08x%08x\"", data[1].effective, data[0].effective);
     else
         add(frame, "\"capabilities\": null");
+    add(frame, ", \"capabilities_bounding\": \"%016" PRIx64 "\"", read_bounding());
     add(frame, ", \"no_new_privs\": %s", prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 ? "true" : "false");
     add(frame, ", \"seccomp\": %d", prctl(PR_GET_SECCOMP, 0, 0, 0, 0));
 }
@@ -109,15 +149,36 @@ static void add_limits(struct frame *frame) {
     }
 }
 
+/* Only tried where there is a parent to be seen: with a pid namespace there are the others, too. */
+static void add_confinement(struct frame *frame) {
+    static const struct {
+        const char *name;
+        int bit;
+    } kinds[] = {{"files", CONFINED_FILES}, {"network", CONFINED_NETWORK}, {"signals", CONFINED_SIGNALS}};
+    const char *separator = "";
+    int found = getppid() > 0 ? isolate_confined() : 0;
+    add(frame, ", \"confined\": [");
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (!(found & kinds[i].bit))
+            continue;
+        add(frame, "%s\"%s\"", separator, kinds[i].name);
+        separator = ", ";
+    }
+    add(frame, "]");
+    if (found & CONFINED_FILES)
+        add(frame, ", \"landlock\": %d", isolate_landlock_abi());
+}
+
 int isolate_tell_entered(int channel_fd) {
     struct frame frame = {.size = sizeof(uint32_t)};
     struct timespec now;
     add(&frame, "[\"Entered\", {\"namespaces\": {");
     add_namespaces(&frame);
     add(&frame, "}, ");
-    add_root(&frame);
+    add_mounts(&frame);
     add(&frame, ", ");
     add_rights(&frame);
+    add_confinement(&frame);
     add(&frame, ", \"limits\": {");
     add_limits(&frame);
     clock_gettime(CLOCK_MONOTONIC, &now);

@@ -28,14 +28,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "notify.h"
 #include "wire.h"
 
-enum { GRACE_MS = 5000, RETRY_MS = 5, HELPER_MS = 30000, HELPER_MAX_WORDS = 32 };
+enum { GRACE_MS = 5000, RETRY_MS = 5, HELPER_MS = 30000, HELPER_MAX_WORDS = 32, WATCHED = 3 };
 
 struct sandbox {
     struct sandbox *next;
     uint64_t id;
     pid_t pid;
+    struct watch watch;
 };
 
 struct leftover {
@@ -56,7 +58,7 @@ struct status { /* init -> supervisor */
     int error;
 };
 
-static void send_with_fds(int fd, const void *data, size_t size, const int *fds, size_t count) {
+ssize_t send_with_fds(int fd, const void *data, size_t size, const int *fds, size_t count, int flags) {
     char control[CMSG_SPACE(sizeof(int) * WIRE_MAX_EXPORTS)] = {0};
     struct iovec iov = {(void *)data, size};
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
@@ -69,11 +71,13 @@ static void send_with_fds(int fd, const void *data, size_t size, const int *fds,
         header->cmsg_len = CMSG_LEN(sizeof(int) * count);
         memcpy(CMSG_DATA(header), fds, sizeof(int) * count);
     }
-    while (sendmsg(fd, &message, MSG_NOSIGNAL) < 0 && errno == EINTR) {
+    ssize_t sent;
+    while ((sent = sendmsg(fd, &message, MSG_NOSIGNAL | flags)) < 0 && errno == EINTR) {
     }
+    return sent;
 }
 
-static ssize_t receive_with_fds(int fd, void *data, size_t size, int *fds, size_t *count) {
+ssize_t receive_with_fds(int fd, void *data, size_t size, int *fds, size_t *count) {
     char control[CMSG_SPACE(sizeof(int) * WIRE_MAX_EXPORTS)];
     struct iovec iov = {data, size};
     struct msghdr message = {
@@ -111,7 +115,7 @@ static void run_program(int up, const struct op *ops, uint32_t count, char *data
         struct status status = {STATUS_FAILED, i, 0};
         if (op->number == OP_MAP_IDS || op->number == OP_MAP_IDS_BY_HELPERS) {
             status.kind = STATUS_MAP_IDS;
-            send_with_fds(up, &status, sizeof status, NULL, 0);
+            send_with_fds(up, &status, sizeof status, NULL, 0, 0);
             if (recv(up, &status, sizeof status, 0) == sizeof status && status.error == 0)
                 continue;
             _exit(1); /* the supervisor has told the reason */
@@ -124,7 +128,7 @@ static void run_program(int up, const struct op *ops, uint32_t count, char *data
         long result = syscall(op->number, args[0], args[1], args[2], args[3], args[4], args[5]);
         if (result < 0 && errno != op->tolerated) {
             status.error = errno;
-            send_with_fds(up, &status, sizeof status, NULL, 0);
+            send_with_fds(up, &status, sizeof status, NULL, 0, 0);
             _exit(1);
         }
         if (op->slot >= 0)
@@ -133,7 +137,7 @@ static void run_program(int up, const struct op *ops, uint32_t count, char *data
             exports[exported++] = (int)result;
     }
     struct status ready = {STATUS_READY, count, 0};
-    send_with_fds(up, &ready, sizeof ready, exports, exported);
+    send_with_fds(up, &ready, sizeof ready, exports, exported, 0);
     syscall(SYS_close_range, 0U, ~0U, 0U);
     reap_for_ever();
 }
@@ -221,7 +225,7 @@ static struct reply follow_init(int init, pid_t pid, const struct request *reque
             const struct op *op = &ops[status.op_index];
             status.error = (op->number == OP_MAP_IDS ? map_ids : map_ids_by_helpers)(pid, op, data);
             if (status.error == 0) {
-                send_with_fds(init, &status, sizeof status, NULL, 0);
+                send_with_fds(init, &status, sizeof status, NULL, 0, 0);
                 continue;
             }
         } else if (status.kind == STATUS_READY) {
@@ -272,13 +276,13 @@ static pid_t clone_inside(pid_t inside, struct clone_args *args) {
 
 static void create(int up, const struct request *request, const struct op *ops, char *data) {
     struct reply reply = {REPLY_FAILED, request->op_count, request->id, -1, 0};
-    int fds[WIRE_MAX_EXPORTS], ends[2];
+    int fds[WIRE_MAX_EXPORTS], ends[2], watch[2] = {-1, -1};
     size_t fd_count = 0;
     struct sandbox *sandbox = malloc(sizeof *sandbox);
     if (!sandbox || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
         reply.error = errno;
         free(sandbox);
-        send_with_fds(up, &reply, sizeof reply, NULL, 0);
+        send_with_fds(up, &reply, sizeof reply, NULL, 0, 0);
         return;
     }
     struct clone_args args = {.flags = request->clone_flags, .exit_signal = SIGCHLD};
@@ -293,16 +297,27 @@ static void create(int up, const struct request *request, const struct op *ops, 
     reply.error = errno;
     close(ends[1]);
     if (pid > 0) {
-        *sandbox = (struct sandbox){sandboxes, request->id, pid};
+        *sandbox = (struct sandbox){sandboxes, request->id, pid, {-1, -1, -1, 0, NULL}};
         sandboxes = sandbox;
         reply = follow_init(ends[0], pid, request, ops, data, fds, &fd_count);
+        if (reply.kind == REPLY_READY && request->watch && fd_count < WIRE_MAX_EXPORTS) {
+            if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, watch) < 0) {
+                reply.kind = REPLY_FAILED;
+                reply.error = errno;
+                while (fd_count)
+                    close(fds[--fd_count]);
+            } else {
+                sandbox->watch.socket = watch[0];
+                fds[fd_count++] = watch[1];
+            }
+        }
         if (reply.kind != REPLY_READY)
             kill(pid, SIGKILL);
     } else {
         free(sandbox);
     }
     close(ends[0]);
-    send_with_fds(up, &reply, sizeof reply, fds, fd_count);
+    send_with_fds(up, &reply, sizeof reply, fds, fd_count, 0);
     for (size_t i = 0; i < fd_count; i++)
         close(fds[i]);
 }
@@ -311,6 +326,15 @@ static void destroy(uint64_t id) {
     for (struct sandbox *s = sandboxes; s; s = s->next)
         if (s->id == id)
             kill(s->pid, SIGKILL);
+}
+
+/* Always answered, also for a sandbox that is gone: pytest waits. */
+static void tell_counts(int up, uint64_t id) {
+    struct watch none = {-1, -1, -1, 0, NULL}, *watch = &none;
+    for (struct sandbox *s = sandboxes; s; s = s->next)
+        if (s->id == id)
+            watch = &s->watch;
+    watch_tell_counts(watch, id, up, 1);
 }
 
 static void reap(int up) {
@@ -322,9 +346,12 @@ static void reap(int up) {
             struct sandbox *gone = *s;
             struct reply reply = {REPLY_GONE, 0, gone->id, pid, 0};
             *s = gone->next;
+            if (up >= 0) {
+                watch_tell_counts(&gone->watch, gone->id, up, 0 /* not if there are none */);
+                send_with_fds(up, &reply, sizeof reply, NULL, 0, 0);
+            }
+            watch_end(&gone->watch);
             free(gone);
-            if (up >= 0)
-                send_with_fds(up, &reply, sizeof reply, NULL, 0);
             break;
         }
     }
@@ -428,6 +455,9 @@ static int serve(int up) {
     case REQUEST_DESTROY:
         destroy(in.request.id);
         return 1;
+    case REQUEST_COUNTS:
+        tell_counts(up, in.request.id);
+        return 1;
     case REQUEST_REMEMBER_CGROUP:
     case REQUEST_REMEMBER_TREE:
         remember(&in.request, after);
@@ -435,6 +465,34 @@ static int serve(int up) {
     default:
         return 0;
     }
+}
+
+/* What to poll: those of main(), then one for each sandbox that is watched. NULL without memory. */
+static struct pollfd *all_to_poll(const struct pollfd *first, size_t *count) {
+    static struct pollfd *polled;
+    static size_t room;
+    size_t wanted = WATCHED;
+    for (struct sandbox *s = sandboxes; s; s = s->next)
+        wanted++;
+    if (wanted > room) {
+        struct pollfd *grown = realloc(polled, 2 * wanted * sizeof *polled);
+        if (!grown)
+            return NULL;
+        polled = grown;
+        room = 2 * wanted;
+    }
+    memcpy(polled, first, WATCHED * sizeof *first);
+    *count = WATCHED;
+    for (struct sandbox *s = sandboxes; s; s = s->next)
+        polled[(*count)++] = (struct pollfd){watch_fd(&s->watch), POLLIN, 0};
+    return polled;
+}
+
+/* `polled` has them in their order, and none has come or gone since. */
+static void serve_watches(const struct pollfd *polled) {
+    for (struct sandbox *s = sandboxes; s; s = s->next, polled++)
+        if (polled->fd >= 0 && polled->revents)
+            watch_serve(&s->watch, s->id, WIRE_SOCKET_FD, polled->revents);
 }
 
 int main(int argc, char **argv) {
@@ -456,13 +514,17 @@ int main(int argc, char **argv) {
     if (died < 0 || pytest_pidfd < 0 || getppid() != pytest)
         return 1;
     fcntl(WIRE_SOCKET_FD, F_SETFD, FD_CLOEXEC);
-    struct pollfd watched[] = {{WIRE_SOCKET_FD, POLLIN, 0}, {died, POLLIN, 0}, {pytest_pidfd, POLLIN, 0}};
+    const struct pollfd first[WATCHED] = {
+        {WIRE_SOCKET_FD, POLLIN, 0}, {died, POLLIN, 0}, {pytest_pidfd, POLLIN, 0}};
     for (;;) {
         struct signalfd_siginfo drained;
-        if (poll(watched, 3, -1) < 0 && errno != EINTR)
+        size_t count;
+        struct pollfd *watched = all_to_poll(first, &count);
+        if (!watched || (poll(watched, count, -1) < 0 && errno != EINTR))
             break;
         if (watched[2].revents)
             break;
+        serve_watches(watched + WATCHED);
         if (watched[1].revents) {
             while (read(died, &drained, sizeof drained) > 0) {
             }

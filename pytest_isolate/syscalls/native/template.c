@@ -3,6 +3,7 @@
 
 #include "libc_state.h"
 #include "readback.h"
+#include "seccomp.h"
 #include "template.h"
 
 #include <errno.h>
@@ -22,6 +23,17 @@ struct received {
     int count;
 };
 
+/* clone(2), whose last two arguments change places from one architecture to another. */
+static long clone_old(const struct clone_args *args) {
+#if defined(__x86_64__)
+    return syscall(SYS_clone, (unsigned long)args->flags, NULL, NULL, (void *)(uintptr_t)args->child_tid, 0UL);
+#elif defined(__aarch64__)
+    return syscall(SYS_clone, (unsigned long)args->flags, NULL, NULL, 0UL, (void *)(uintptr_t)args->child_tid);
+#else
+#error "pytest-isolate knows x86_64 and aarch64"
+#endif
+}
+
 /* What os.fork does, but for a child of pytest: a sibling (CLONE_PARENT). There is one thread here, so that no
  * lock of libc can be held by another; handlers of pthread_atfork have run when the template was forked. */
 static long fork_sibling(void) {
@@ -35,6 +47,8 @@ static long fork_sibling(void) {
         args.child_tid = (uint64_t)(uintptr_t)state.tid;
     }
     long pid = syscall(SYS_clone3, &args, sizeof args);
+    if (pid < 0 && (errno == ENOSYS || errno == EPERM)) /* the filters of containers cannot see its flags */
+        pid = clone_old(&args);
     int error = errno;
     libc_restore(&state);
     if (pid == 0)
@@ -74,6 +88,8 @@ static void give(const struct received *received, const struct template_order *o
     for (size_t i = 0; i < sizeof namespaces / sizeof *namespaces; i++)
         if (*namespaces[i] >= 0 && next < end) /* -1: the plan stays in this one */
             *namespaces[i] = *next++;
+    if (plan->watch_fd >= 0 && next < end)
+        plan->watch_fd = *next++;
     for (plan->tasks_count = 0; plan->tasks_count < (int)order->tasks_count && next < end; plan->tasks_count++)
         plan->tasks_fds[plan->tasks_count] = *next++;
     if (order->has_cgroup && next < end)
@@ -84,6 +100,7 @@ static void give(const struct received *received, const struct template_order *o
 static void become(const struct enter_plan *asked, const struct template_places *places,
                    const struct received *received, const struct template_order *order) {
     struct enter_plan plan = *asked;
+    plan.filter_count = 0; /* it is inherited */
     close(places->orders_fd);
     if (received->count < 2 || dup3(received->fds[0], places->channel_fd, O_CLOEXEC) < 0 ||
         dup3(received->fds[1], places->trace_fd, O_CLOEXEC) < 0)
@@ -105,6 +122,9 @@ void isolate_serve(const struct enter_plan *plan, const struct template_places *
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* Ctrl-C is not for the template, which pytest ends */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    /* Once for all of its children: to make ready a filter costs the kernel more than a test's entering. */
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || isolate_filter(plan->filter, plan->filter_count) < 0)
+        _exit(1);
     for (;;) {
         if (receive(places->orders_fd, order, &received) < 0)
             _exit(0);

@@ -5,11 +5,11 @@
 
 #include "enter.h"
 
-enum { TEMPLATE_MAX_TEXT = 4096, TEMPLATE_MAX_FDS = 2 + 6 + ENTER_MAX_TASKS };
+enum { TEMPLATE_MAX_TEXT = 4096, TEMPLATE_MAX_FDS = 2 + 6 + 1 + ENTER_MAX_TASKS };
 
 /* One datagram from pytest for each test, with descriptors: of the channel, of the trace, of the namespaces that
- * the plan joins (in the order of struct enter_plan), and of the cgroup's `tasks` files or its directory. The
- * answer is the process id, or minus errno. */
+ * the plan joins (in the order of struct enter_plan), of the watch, and of the cgroup's `tasks` files or its
+ * directory. The answer is the process id, or minus errno. */
 struct template_order {
     uint32_t item; /* place in the session */
     uint32_t slot; /* of the results */

@@ -8,28 +8,42 @@
 enum { WIRE_SOCKET_FD = 3, WIRE_MAX_BYTES = 192 * 1024, WIRE_MAX_SLOTS = 128, WIRE_MAX_EXPORTS = 64 };
 
 /* Requests, pytest -> supervisor: one datagram each. */
-enum { REQUEST_CREATE = 1, REQUEST_DESTROY = 2, REQUEST_REMEMBER_CGROUP = 3, REQUEST_REMEMBER_TREE = 4 };
+enum { REQUEST_CREATE = 1, REQUEST_DESTROY = 2, REQUEST_REMEMBER_CGROUP = 3, REQUEST_REMEMBER_TREE = 4, REQUEST_COUNTS = 5 };
 
 struct request {
     uint32_t kind;
     uint32_t op_count;    /* CREATE: this many struct op follow */
-    uint64_t id;          /* CREATE, DESTROY: pytest's name for the sandbox */
+    uint64_t id;          /* CREATE, DESTROY, COUNTS: pytest's name for the sandbox */
     uint64_t clone_flags; /* CREATE: namespaces of the new init */
     uint32_t data_bytes;  /* then this many bytes that the ops point into, or a path to REMEMBER */
-    uint32_t reserved;
-    uint32_t inside; /* CREATE: a process in whose user namespace it is made, or 0 */
+    uint32_t watch;       /* CREATE: export a socket, last of all, that takes a listener (watch.h) */
+    uint32_t inside;      /* CREATE: a process in whose user namespace it is made, or 0 */
     uint32_t unused;
 };
 
 /* Replies, supervisor -> pytest. */
-enum { REPLY_READY = 1, REPLY_FAILED = 2, REPLY_GONE = 3 };
+enum { REPLY_READY = 1, REPLY_FAILED = 2, REPLY_GONE = 3, REPLY_ATTEMPT = 4, REPLY_COUNTS = 5 };
 
 struct reply {
     uint32_t kind;
-    uint32_t op_index; /* FAILED: which op */
+    uint32_t op_index; /* FAILED: which op; ATTEMPT: its place among the counts; COUNTS: how many follow (uint32_t) */
     uint64_t id;
     int32_t pid;   /* READY: of the sandbox's init, as the host sees it; exported descriptors come along */
-    int32_t error; /* FAILED: errno; an op_index of op_count means clone3 itself */
+    int32_t error; /* FAILED: errno; an op_index of op_count means clone3 itself;
+                      COUNTS: so many more attempts */
+};
+
+/* Follows a reply ATTEMPT, and after it the bytes that it counts. */
+enum { ATTEMPT_CONNECT = 1, ATTEMPT_SEND = 2, ATTEMPT_QUERY = 3 };
+enum { ATTEMPT_MAX_ADDRESS = 128, ATTEMPT_MAX_PAYLOAD = 512, ATTEMPT_MAX_COMMAND = 256, ATTEMPT_MAX_COUNTS = 64 };
+
+struct attempt {
+    int32_t pid, inner_pid; /* of the process, as the host and as the sandbox see it */
+    uint16_t act;
+    uint16_t type, protocol; /* of the socket; 0: unknown */
+    uint16_t address_bytes;  /* struct sockaddr */
+    uint16_t payload_bytes;  /* QUERY: the message */
+    uint16_t command_bytes;  /* as /proc/PID/cmdline has it */
 };
 
 /* One system call of a program. A program is data: the init of a sandbox runs it, top to bottom. */

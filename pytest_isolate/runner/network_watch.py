@@ -1,0 +1,140 @@
+"""The attempts of a test to leave its sandbox: what the kernel tells, and the places that Python knows.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pytest_isolate.evidence import Evidence
+from pytest_isolate.kernel.attempts import Act, Attempt
+from pytest_isolate.runner.network_words import UNIX, describe, is_attempt
+from pytest_isolate.sandbox.network_log import Attempts, NetworkLog
+from pytest_isolate.sandbox.plan import Plan
+from pytest_isolate.spec import Network, Spec, Watch
+from pytest_isolate.syscalls._native import lib
+from pytest_isolate.violation import Kind, Violation
+
+__all__ = ["KERNEL", "PYTHON", "violations", "watched_by"]
+
+KERNEL, PYTHON = "kernel", "python"
+NAME_SERVER_PORT = 53
+COMMAND_CHARS = 120
+LOOKED_UP = "looked up "
+
+
+def watched_by(plan: Plan, network: NetworkLog | None) -> str | None:
+    """For the evidence, when the process has entered."""
+    if plan.spec.watch is Watch.OFF or plan.spec.network is Network.HOST:
+        return None
+    return KERNEL if network is not None and network.is_watched else PYTHON
+
+
+def violations(
+    attempts: Attempts | None, told: Sequence[Violation], evidence: Evidence, spec: Spec
+) -> tuple[list[Violation], int | None]:
+    """What a test is to hear of, with what ``told`` has beside it; and how many attempts there were."""
+    of_python = [violation for violation in told if is_attempt(violation)]
+    others = [violation for violation in told if not is_attempt(violation)]
+    if evidence.network_watch != KERNEL:
+        found = of_python
+    else:
+        assert attempts is not None
+        found = [*_merge(_seen(attempts, spec), of_python)]
+    if evidence.network_watch is None:
+        return [*found, *others], None
+    count = sum(violation.count for violation in found if violation.kind is Kind.NETWORK)
+    return [*found, *others], count + (attempts.more if attempts is not None else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    violation: Violation
+    is_python: bool  #: by the test's own process, or a fork of it, which Python may know a line for
+
+
+def _seen(attempts: Attempts, spec: Spec) -> Iterator[_Seen]:
+    own = {attempt.command for attempt, _ in attempts.counted if attempt.pid == attempts.own_pid}
+    own.add(Path("/proc/self/cmdline").read_bytes()[: lib.ATTEMPT_MAX_COMMAND - 1])  # as far as it is told
+    of_process: dict[int, list[Attempt]] = defaultdict(list)
+    for attempt, _ in attempts.counted:
+        of_process[attempt.pid].append(attempt)
+    for attempt, count in _one_per_name(attempts.counted):
+        if not _is_by_the_way(attempt, of_process[attempt.pid]) and not _is_declared(attempt, spec):
+            is_own = attempt.pid == attempts.own_pid
+            where = "the test's own process" if is_own else _process(attempt)
+            host = (attempt.name or "") if attempt.act is Act.QUERY else attempt.host
+            violation = describe(attempt.act, attempt.protocol, host, attempt.port, where, count)
+            yield _Seen(violation, is_own or attempt.command in own)
+
+
+def _one_per_name(counted: Iterable[tuple[Attempt, int]]) -> Iterator[tuple[Attempt, int]]:
+    """Who looks up a name asks for each kind of address."""
+    queries: dict[tuple[int, str | None], tuple[Attempt, int]] = {}
+    for attempt, count in counted:
+        if attempt.act is Act.QUERY:
+            first, most = queries.get((attempt.pid, attempt.name), (attempt, 0))
+            queries[attempt.pid, attempt.name] = first, max(most, count)
+        else:
+            yield attempt, count
+    yield from queries.values()
+
+
+def _is_by_the_way(attempt: Attempt, all_of_it: Iterable[Attempt]) -> bool:
+    """Connecting UDP sends nothing. Resolvers do so before they ask, and getaddrinfo(3) to sort addresses."""
+    if attempt.act is not Act.CONNECT or attempt.protocol != "udp":
+        return False
+    if attempt.port == NAME_SERVER_PORT and any(other.act is Act.QUERY for other in all_of_it):
+        return True
+    return any(other.host == attempt.host and other.protocol == "tcp" for other in all_of_it)
+
+
+def _is_declared(attempt: Attempt, spec: Spec) -> bool:
+    """A name or a socket that the test was given. Who finds a name in /etc/hosts may still ask for its
+    address of the other family."""
+    if attempt.act is Act.QUERY:
+        asked = f"{attempt.name}."
+        return any(asked.startswith(f"{name}.") for name, _ in spec.hosts)
+    path = os.path.realpath(attempt.host) if attempt.protocol == UNIX else ""
+    targets = (bind.target.rstrip("/") for bind in spec.binds)
+    return any(path == target or path.startswith(f"{target}/") for target in targets)
+
+
+def _process(attempt: Attempt) -> str:
+    command = " ".join(attempt.command.decode("utf-8", "replace").replace("\0", " ").split())
+    command = "".join(char if char.isprintable() else "?" for char in command)
+    if len(command) > COMMAND_CHARS:
+        command = f"{command[:COMMAND_CHARS]}…"
+    return f"pid {attempt.inner_pid}: {command}"
+
+
+def _merge(seen: Iterable[_Seen], of_python: Sequence[Violation]) -> Iterator[Violation]:
+    """Python's places in the stead of a process, where it knows some."""
+    places: dict[str, list[Violation]] = defaultdict(list)
+    for violation in of_python:
+        places[violation.what].append(violation)
+    whole: dict[str, tuple[Violation, int]] = {}
+    for each in seen:
+        violation = each.violation
+        what = _as_asked(violation.what, places)
+        if each.is_python and what in places:
+            whole[what] = (violation, whole.get(what, (violation, 0))[1] + violation.count)
+        else:
+            yield violation
+    for what, (violation, count) in whole.items():
+        yield from places[what]
+        rest = count - sum(each.count for each in places[what])
+        if rest > 0 and not what.startswith(LOOKED_UP):  # which takes as many queries as a resolver makes
+            yield replace(violation, count=rest)
+
+
+def _as_asked(what: str, places: Iterable[str]) -> str:
+    """Resolvers append the machine's search domains (resolv.conf(5)) to what a program asks for."""
+    if what in places or not what.startswith(LOOKED_UP):
+        return what
+    return next((asked for asked in places if what.startswith(f"{asked}.")), what)

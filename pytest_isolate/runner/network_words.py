@@ -1,0 +1,52 @@
+"""What is said of an attempt to leave the sandbox, whoever has seen it."""
+
+from __future__ import annotations
+
+from pytest_isolate.kernel.attempts import Act
+from pytest_isolate.violation import Kind, Violation
+
+__all__ = ["UNIX", "describe", "is_agent", "is_attempt"]
+
+UNIX = "unix"
+VERBS = ("connected to ", "sent to ", "looked up ", "asked ")
+#: As native/notify.c has them.
+AGENTS = (
+    *("docker.sock", "containerd.sock", "podman.sock", "/ssh-", "/.ssh/agent/", "S.gpg-agent"),
+    *("system_bus_socket", "/keyring/"),
+)
+
+
+def is_agent(path: str) -> bool:
+    """Whether a Unix socket leads to the user's own agents, or to daemons that obey their callers."""
+    return any(part in path for part in AGENTS)
+
+
+def is_attempt(violation: Violation) -> bool:
+    """Whether :func:`describe` has made it."""
+    return violation.kind in (Kind.NETWORK, Kind.SECRETS) and violation.what.startswith(VERBS)
+
+
+def describe(act: Act, protocol: str, host: str, port: int, where: str, count: int) -> Violation:
+    """``host``: an address; a path for the protocol UNIX; a name if it was looked up."""
+    if act is Act.QUERY:
+        return Violation(
+            kind=Kind.NETWORK,
+            what=f"looked up {host}" if host else "asked a name server what nobody can read",
+            where=where,
+            cure=f'hosts={{"{host}": "127.0.0.1"}}' if host else 'network="host"',
+            count=count,
+        )
+    host = "".join(char if char.isprintable() else "?" for char in host)
+    verb = "connected" if act is Act.CONNECT else "sent"
+    if protocol == UNIX:
+        return Violation(
+            kind=Kind.SECRETS, what=f"{verb} to {host}", where=where, cure=f'binds=["{host}"]', count=count
+        )
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return Violation(
+        kind=Kind.NETWORK,
+        what=f"{verb} to {address}" + (f" ({protocol})" if protocol else ""),
+        where=where,
+        cure='network="host"',
+        count=count,
+    )

@@ -1,0 +1,195 @@
+"""Descriptors that a test leaves open; and those of pytest's own that it used.
+
+A false violation is worse than a missed one: told are pipes, and what Python opened for code of the project.
+What is merely garbage is none: a collection is made before anything is told.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from weakref import ReferenceType, ref
+
+from pytest_isolate.kernel.look import open_descriptors
+from pytest_isolate.runner.observe import audit, paths
+from pytest_isolate.violation import Kind, Violation
+
+__all__ = ["Descriptors"]
+
+DIRECTORY = "/proc/self/fd"
+#: Of these the places are known; a test that opens more is not slowed down for it.
+MOST_OPENED = 500
+CODE = (".py", ".pyc", ".so")
+TCP_INFO_BYTES = 256
+#: struct tcp_info (linux/tcp.h): tcpi_bytes_acked and tcpi_bytes_received, since Linux 4.1.
+TCP_COUNTERS = slice(120, 136)
+CURE = 'allow=["descriptors"]'
+
+
+class Descriptors:
+    def __init__(self, own: Iterable[int]) -> None:
+        """``own``: of pytest and this plugin, which the test may use unknowingly."""
+        self._own = {0, 1, 2, *own}
+        self._before = b""
+        self._inherited: dict[int, tuple[str, object]] = {}
+        self._opened: dict[str, str] = {}  # path -> place
+        self._sockets: list[tuple[ReferenceType[socket.socket], str]] = []
+        audit.listen("open", self._open)
+        audit.listen("sqlite3.connect", self._connect)
+        audit.listen("socket.__new__", self._socket)
+
+    def begin(self) -> None:
+        if self._opened or self._sockets:
+            self._opened.clear()
+            self._sockets.clear()
+        self._before = open_descriptors()
+
+    def watch_inherited(self) -> None:
+        """Whatever is open when the process of a test begins was opened by pytest, of which it is a copy."""
+        own = {_identity(fd) for fd in self._own}
+        inherited = [fd for fd in _numbers(open_descriptors()) if _identity(fd) not in own]
+        self._inherited = {fd: use for fd in inherited if (use := _use_of(fd))}
+
+    def aside(self) -> Callable[[], None]:
+        before = open_descriptors()
+
+        def end() -> None:
+            new = _new(before, open_descriptors())
+            self._before = bytes(old or fd in new for fd, old in enumerate(self._before))
+
+        return end
+
+    def found(self) -> Iterator[Violation]:
+        if open_descriptors() != self._before and self._left():
+            gc.collect()
+            for what, where in sorted(self._left()):
+                yield Violation(
+                    kind=Kind.DESCRIPTORS, what=f"left a descriptor open: {what}", where=where, cure=CURE
+                )
+        if self._inherited:
+            yield from self._used(self._inherited)
+
+    def _used(self, inherited: dict[int, tuple[str, object]]) -> Iterator[Violation]:
+        for fd, (what, use) in sorted(inherited.items()):
+            now = _use_of(fd)
+            if now is not None and now[0] == what and now[1] != use:
+                inherited[fd] = now
+                yield Violation(
+                    kind=Kind.DESCRIPTORS,
+                    what=f"used a descriptor of pytest's own: {what}",
+                    cure=f'start="spawn", {CURE}',
+                )
+
+    # ---- what was left --------------------------------------------------------------------------
+
+    def _left(self) -> list[tuple[str, str]]:
+        """(what, where) of each."""
+        new = _new(self._before, open_descriptors())
+        links = {fd: link for fd in new if (link := _link(fd)) is not None}
+        has_loop = "anon_inode:[eventpoll]" in links.values()
+        harmless = _of_multiprocessing()
+        found = []
+        for fd, link in links.items():
+            if link.startswith("pipe:") and fd not in harmless:
+                found.append(("a pipe", ""))
+            elif link.startswith("socket:"):
+                place = next((p for s, p in self._sockets if (o := s()) is not None and o.fileno() == fd), "")
+                what = _kind_of_socket(fd)
+                # An event loop has a pair to wake itself up, and lives as long as its policy wants.
+                if place and not (has_loop and what == "a unix socket"):
+                    found.append((what, place))
+            elif link.startswith("/"):
+                path = link.removesuffix(" (deleted)")
+                place = self._opened.get(path) or self._opened.get(os.path.dirname(path), "")
+                if place:
+                    found.append(
+                        (
+                            "a temporary file"
+                            if path != link
+                            else f"file {paths.shown(path, audit.rootdir())}",
+                            place,
+                        )
+                    )
+        return found
+
+    def _open(self, args: tuple[Any, ...]) -> None:
+        if len(self._opened) < MOST_OPENED:
+            path = paths.absolute(args[0])
+            if path is not None and not path.endswith(CODE) and (place := audit.place()):
+                # As the kernel names it; most directories are no links.
+                self._opened[path] = self._opened[os.path.realpath(path)] = place
+
+    def _connect(self, args: tuple[Any, ...]) -> None:
+        self._open((args[0],))
+
+    def _socket(self, args: tuple[Any, ...]) -> None:
+        if len(self._sockets) < MOST_OPENED and (place := audit.place()):
+            self._sockets.append((ref(args[0]), place))
+
+
+def _numbers(are_open: bytes) -> set[int]:
+    return {fd for fd, is_open in enumerate(are_open) if is_open}
+
+
+def _new(before: bytes, now: bytes) -> set[int]:
+    return _numbers(now) - _numbers(before)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    """Of the file: pytest writes to some by several descriptors."""
+    try:
+        status = os.fstat(fd)
+    except OSError:  # it is closed
+        return (0, 0)
+    return (status.st_dev, status.st_ino)
+
+
+def _link(fd: int) -> str | None:
+    try:
+        return os.readlink(f"{DIRECTORY}/{fd}")
+    except OSError:  # closed meanwhile
+        return None
+
+
+def _of_multiprocessing() -> set[object]:
+    """The ends of pipes by which its helpers know that this process lives."""
+    tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
+    server: Any = sys.modules.get("multiprocessing.forkserver")
+    return {
+        getattr(getattr(tracker, "_resource_tracker", None), "_fd", None),
+        getattr(getattr(server, "_forkserver", None), "_forkserver_alive_fd", None),
+    }
+
+
+def _kind_of_socket(fd: int) -> str:
+    try:
+        with socket.socket(fileno=os.dup(fd)) as found:
+            family, kind = found.family, found.type
+    except OSError:
+        return "a socket"
+    if family in (socket.AF_INET, socket.AF_INET6):
+        return {socket.SOCK_STREAM: "a tcp socket", socket.SOCK_DGRAM: "a udp socket"}.get(
+            kind, "a raw socket"
+        )
+    return "a unix socket" if family == socket.AF_UNIX else "a socket"
+
+
+def _use_of(fd: int) -> tuple[str, object] | None:
+    """What it is, and what changes with its use: the position in a file, what went over a connection."""
+    try:
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink:
+            return f"file {paths.shown(_link(fd) or '', audit.rootdir())}", os.lseek(fd, 0, os.SEEK_CUR)
+        if stat.S_ISSOCK(status.st_mode) and _kind_of_socket(fd) == "a tcp socket":
+            with socket.socket(fileno=os.dup(fd)) as found:
+                return "a tcp socket", found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)[
+                    TCP_COUNTERS
+                ]
+    except OSError:
+        return None
+    return None

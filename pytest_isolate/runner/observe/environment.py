@@ -1,0 +1,127 @@
+"""What a test leaves changed in its process: variables, directory, umask, locale, signal handlers."""
+
+from __future__ import annotations
+
+import locale
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pytest_isolate.kernel.look import umask
+from pytest_isolate.runner.observe import audit
+from pytest_isolate.violation import Kind, Violation
+
+__all__ = ["Environment"]
+
+#: Variables that pytest and its plugins set themselves.
+OF_PLUGINS = ("PYTEST_", "COV_", "COVERAGE_")
+UMASK = "the umask"
+LOCALE = "the locale"
+SIGNALS = "signals"
+NUMBERS = range(1, signal.NSIG)
+MOST = 1000
+#: Without the enumerations, which cost more than all the rest.
+_handler_of: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+_locale_of: Callable[[int, None], str] = getattr(locale, "_setlocale", locale.setlocale)
+CURE = 'allow=["environment"]'
+
+State = dict[str, object]
+
+
+class Environment:
+    """Python tells before it changes a variable or the directory: only then is noted what they were."""
+
+    def __init__(self) -> None:
+        self._before: State = {}
+        self._accepted: list[State] = []  # what fixtures of a wider scope make of it, and restore
+        self._places: dict[str, str] = {}
+        for event in ("os.putenv", "os.unsetenv"):
+            audit.listen(event, self._variable)
+        audit.listen("os.chdir", self._directory)
+
+    def begin(self) -> None:
+        if self._places:
+            self._places.clear()
+        self._before = _state()
+
+    def aside(self) -> Callable[[], None]:
+        before = _state()
+        known = {*self._before}
+
+        def end() -> None:
+            changed = [name for name, value in _state().items() if before[name] != value]
+            touched = [name for name in self._before if name not in known]
+            if changed or touched:
+                state = _state()
+                self._accepted += [
+                    {name: state[name] for name in changed} | {name: _now(name) for name in touched},
+                    # What it restores when it is torn down, some test's end.
+                    {name: before[name] for name in changed} | {name: self._before[name] for name in touched},
+                ]
+
+        return end
+
+    def found(self) -> Iterator[Violation]:
+        after = _state()
+        for name, then in self._before.items():
+            now = after[name] if name in after else _now(name)
+            if now != then and not any(
+                name in accepted and accepted[name] == now for accepted in self._accepted
+            ):
+                for what in _differences(name, then, now):
+                    where = self._places.get(name, "")
+                    yield Violation(kind=Kind.ENVIRONMENT, what=f"changed {what}", where=where, cure=CURE)
+
+    def _variable(self, args: tuple[Any, ...]) -> None:
+        name = os.fsdecode(args[0])
+        if not name.startswith(OF_PLUGINS):
+            self._note(VARIABLE + name)
+
+    def _directory(self, args: tuple[Any, ...]) -> None:
+        self._note(DIRECTORY)
+
+    def _note(self, name: str) -> None:
+        if name not in self._before and len(self._before) < MOST:
+            self._before[name] = _now(name)
+        if place := audit.place():
+            self._places[name] = place
+
+
+VARIABLE = "os.environ: "
+DIRECTORY = "the current directory"
+
+
+def _state() -> State:
+    """By the words for it."""
+    return {
+        UMASK: umask(),
+        LOCALE: _locale_of(locale.LC_ALL, None),
+        SIGNALS: [*map(_handler_of, NUMBERS)],
+    }
+
+
+def _now(name: str) -> object:
+    """Of what Python tells."""
+    if name != DIRECTORY:
+        return os.environ.get(name.removeprefix(VARIABLE))
+    try:
+        return os.getcwd()
+    except OSError:  # it is deleted
+        return None
+
+
+def _differences(name: str, then: Any, now: Any) -> Iterator[str]:
+    if name != SIGNALS:
+        yield name
+        return
+    for number, old, new in zip(NUMBERS, then, now, strict=True):
+        if old != new:
+            yield f"the handler of {_name(number)}"
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

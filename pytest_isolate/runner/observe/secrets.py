@@ -1,0 +1,119 @@
+"""Attempts to read what only the user's own machine has, whether it is there or not.
+
+Seen is what Python opens in the test's own process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pytest_isolate.runner.observe import audit, paths
+from pytest_isolate.violation import Kind, Violation
+
+__all__ = ["SECRETS", "Secrets"]
+
+#: Files and directories of a home.
+SECRETS = (
+    ".aws",
+    ".azure",
+    ".boto",
+    ".cargo/credentials",
+    ".cargo/credentials.toml",
+    ".config/chromium",
+    ".config/gcloud",
+    ".config/gh",
+    ".config/google-chrome",
+    ".config/hub",
+    ".docker/config.json",
+    ".gem/credentials",
+    ".git-credentials",
+    ".gnupg",
+    ".kube",
+    ".local/share/keyrings",
+    ".mozilla",
+    ".my.cnf",
+    ".netrc",
+    ".npmrc",
+    ".password-store",
+    ".pgpass",
+    ".pypirc",
+    ".s3cfg",
+    ".ssh",
+    ".vault-token",
+)
+MOST = 20
+
+
+class Secrets:
+    def __init__(self) -> None:
+        self._homes: list[str] = []
+        self._prefixes: tuple[str, ...] = ()
+        self._written: set[str] = set()  # by the test itself: to read that is no secret
+        self._seen: dict[str, tuple[str, int]] = {}  # place and count
+        self._look_in(os.path.expanduser("~"))
+        with contextlib.suppress(KeyError):  # the user has no entry
+            self._look_in(pwd.getpwuid(os.getuid()).pw_dir)
+        audit.listen("open", self._open)
+        audit.listen("os.listdir", self._list)
+        audit.listen("os.scandir", self._list)
+
+    def begin(self) -> None:
+        """A home that the test makes for itself has no secrets."""
+        home = os.environ.get("HOME", "")
+        if home not in self._homes:
+            self._look_in(home)
+        if self._seen or self._written:
+            self._written.clear()
+            self._seen.clear()
+
+    def _look_in(self, home: str) -> None:
+        if len(home) > 1:
+            self._homes.append(home)
+            self._prefixes += tuple(os.path.join(home, secret) for secret in SECRETS)
+
+    def aside(self) -> Callable[[], None]:
+        return lambda: None
+
+    def found(self) -> Iterator[Violation]:
+        for path, (place, count) in sorted(self._seen.items()):
+            shown = next(f"~{path[len(home) :]}" for home in self._homes if path.startswith(home + os.sep))
+            yield Violation(
+                kind=Kind.SECRETS,
+                what=f"tried to read {shown}",
+                where=place,
+                cure=f'binds={{"{shown}": "{shown}:ro"}}, allow=["secrets"]',
+                count=count,
+            )
+
+    def _open(self, args: tuple[Any, ...]) -> None:
+        path, _, flags = args
+        if (found := self._secret(path)) is None:
+            return
+        if isinstance(flags, int) and flags & os.O_ACCMODE == os.O_WRONLY:
+            self._written.add(found)
+        else:
+            self._note(found)
+
+    def _list(self, args: tuple[Any, ...]) -> None:
+        if (found := self._secret(args[0])) is not None:
+            self._note(found)
+
+    def _secret(self, path: object) -> str | None:
+        """An absolute path, if it is one of a secret."""
+        absolute = paths.absolute(path)
+        if absolute is None or not absolute.startswith(self._prefixes) or absolute in self._written:
+            return None
+        return absolute if _is_within(absolute, self._prefixes) else None
+
+    def _note(self, path: str) -> None:
+        place, count = self._seen.get(path, ("", 0))
+        if count or len(self._seen) < MOST:
+            self._seen[path] = (place or audit.place(), count + 1)
+
+
+def _is_within(path: str, prefixes: tuple[str, ...]) -> bool:
+    return any(path == prefix or path.startswith(prefix + os.sep) for prefix in prefixes)

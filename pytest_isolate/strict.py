@@ -1,0 +1,83 @@
+"""What ``--isolate-strict`` makes of a test's Spec, and what in a Spec is an escape from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pytest_isolate.spec import (
+    Bind,
+    Environment,
+    EnvMode,
+    Fixtures,
+    HostRootfs,
+    Network,
+    Spec,
+    User,
+    Watch,
+)
+
+__all__ = ["ALLOWED", "FIXED", "HASH_SEED", "UMASK", "escapes", "tighten"]
+
+UMASK = 0o022
+HASH_SEED = "PYTHONHASHSEED"
+#: Variables that a test has with the caller's value; and those that begin with PYTEST_, COV_CORE_, COVERAGE_.
+ALLOWED = ("HOME", "LOGNAME", "PATH", "PYTHONPATH", "TERM", "USER", "VIRTUAL_ENV")
+#: Variables that every test has with the same value.
+FIXED = {"LANG": "C.UTF-8", "TZ": "UTC", HASH_SEED: "0"}
+#: ``env="clean"`` takes these over, and they say something of the machine.
+_REMOVED = ("SHELL", "TMPDIR")
+
+
+def tighten(fields: dict[str, Any]) -> None:
+    """Change what a user has written, by field of the Spec. A looser value that is an escape stays, and is
+    counted; of all others the strict one counts."""
+    fields["strict"] = True
+    fields["watch"] = Watch.FAIL
+    fields.setdefault("fixtures", Fixtures.FRESH)
+    env: Environment | None = fields.get("env")
+    if env is None or env.changes or env.mode is EnvMode.CLEAN:
+        changes = dict.fromkeys(_REMOVED) | FIXED | dict(env.changes if env is not None else ())
+        fields["env"] = Environment(mode=EnvMode.CLEAN, changes=tuple(changes.items()))
+
+
+def escapes(spec: Spec) -> tuple[str, ...]:
+    """What of a test's Spec is looser than strict, as the user would write it."""
+    return tuple(_escapes(spec))
+
+
+def _escapes(spec: Spec) -> Iterator[str]:
+    if not spec.strict:
+        yield "strict=False of a hook"
+    if spec.watch is not Watch.FAIL:
+        yield f'watch="{spec.watch.value}"'
+    if spec.network is Network.HOST:
+        yield 'network="host"'
+    if spec.user is User.HOST_ROOT:
+        yield 'user="host-root"'
+    if spec.fixtures is Fixtures.SHARED:
+        yield 'fixtures="shared"'
+    yield from (f'binds="{_shown(bind)}"' for bind in spec.binds if not bind.readonly)
+    yield from _of_environment(spec.env, spec)
+    yield from (f'allow="{kind.value}"' for kind in spec.allow)
+    hosts = getattr(spec, "hosts", ())
+    yield from (f'hosts="{name}"' for name, *_ in (hosts.items() if isinstance(hosts, dict) else hosts))
+    yield from (f'writes="{place}"' for place in getattr(spec, "writes", ()))
+    seccomp = getattr(spec, "seccomp", None)
+    if getattr(seccomp, "value", seccomp) in ("off", False):
+        yield 'seccomp="off"'
+
+
+def _of_environment(env: Environment, spec: Spec) -> Iterator[str]:
+    if env.mode is not EnvMode.CLEAN:
+        yield 'env="inherit"'
+    for name, value in env.changes:
+        is_fixed = FIXED.get(name) == value
+        if value is not None and not is_fixed and (name in FIXED or name not in ALLOWED):
+            yield f'env="{name}"'
+        elif name == "HOME" and value is not None and isinstance(spec.rootfs, HostRootfs):
+            yield 'env="HOME"'
+
+
+def _shown(bind: Bind) -> str:
+    return f"{bind.source}:{bind.target}:rw"

@@ -1,0 +1,107 @@
+"""Thirty unhermetic tests: plain pytest passes them all, --isolate-strict names them all; and once they are
+mended as the messages propose, it passes them all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests import demonstration
+
+pytestmark = pytest.mark.needs("user namespace")
+SUITES = Path(demonstration.__file__).parent
+TEST = re.compile(r"def (test_\w+)\(")
+MARK = re.compile(r"# -> (\w+)( by pid)?$")
+
+
+class Mark(NamedTuple):
+    """What a comment of the suite says of a test."""
+
+    kind: str
+    lines: tuple[int, ...]
+    by_pid: bool
+
+
+class Run(NamedTuple):
+    status: int
+    records: dict[str, dict[str, Any]]  #: by the test's name
+    stdout: str
+
+
+def marks() -> Iterator[tuple[str, Mark]]:
+    name, start = "", 0
+    for number, line in enumerate((SUITES / "unhermetic.py").read_text().splitlines(), 1):
+        if found := TEST.match(line):
+            name, start = found[1], number
+        if found := MARK.search(line):
+            # Before Python 3.12 nobody tells where a thread is started.
+            lines = (number, start) if found[1] == "threads" else (number,)
+            yield name, Mark(found[1], lines, bool(found[2]))
+
+
+MARKS = dict(marks())
+
+
+def run(base: Path, suite: str, home: Path) -> Run:
+    project = base / "project"
+    project.mkdir()
+    (project / "pytest.ini").touch()
+    shutil.copy(SUITES / suite, project / "test_it.py")
+    command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider"]
+    ended = subprocess.run(
+        [*command, "--isolate-strict", "--isolate-json=out.json"],
+        cwd=project,
+        env={**os.environ, "HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    lines = [json.loads(line) for line in (project / "out.json").read_text().splitlines()]
+    records = {line["nodeid"].partition("::")[2]: line for line in lines if "nodeid" in line}
+    return Run(ended.returncode, records, ended.stdout)
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """Not in the directory of temporary directories, which tests may write to."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Run:
+    return run(tmp_path_factory.mktemp("unhermetic"), "unhermetic.py", home)
+
+
+def test_there_are_thirty() -> None:
+    assert len(MARKS) == 30
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_each_is_named(strict: Run, name: str) -> None:
+    record, mark = strict.records[name], MARKS[name]
+    assert record["outcome"] == "failed", strict.stdout
+    kinds = {violation["kind"] for violation in record["violations"]}
+    assert kinds == {mark.kind}, record["violations"]  # and nothing falsely
+    places = [violation["where"] for violation in record["violations"]]
+    wanted = r"\bpid \d+" if mark.by_pid else rf"test_it\.py:({'|'.join(map(str, mark.lines))}) "
+    assert any(re.search(wanted, place) for place in places), places
+    assert all(violation["cure"] for violation in record["violations"])
+
+
+def test_mended_they_pass(tmp_path: Path, home: Path) -> None:
+    mended = run(tmp_path, "hermetic.py", home)
+    assert len(mended.records) == 30
+    assert mended.status == 0, mended.stdout
+    assert not any(record["violations"] for record in mended.records.values())

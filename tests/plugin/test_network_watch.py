@@ -1,0 +1,460 @@
+"""Attempts to leave the sandbox's network: named, counted, and told from what stays inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Run
+
+pytestmark = pytest.mark.needs("user namespace")
+Runner = Callable[..., Run]
+#: Addresses of nobody (RFC 5737, RFC 3849).
+OUTSIDE, OUTSIDE_6 = "192.0.2.1", "2001:db8::1"
+
+C_PROGRAM = r"""
+    #define _GNU_SOURCE
+    #include <arpa/inet.h>
+    #include <pthread.h>
+    #include <sys/socket.h>
+    static struct sockaddr_in at(int port) {
+        struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+        inet_pton(AF_INET, "192.0.2.1", &a.sin_addr);
+        return a;
+    }
+    static void *in_thread(void *unused) {
+        struct sockaddr_in a = at(81);
+        connect(socket(AF_INET, SOCK_STREAM, 0), (void *)&a, sizeof a);
+        return unused;
+    }
+    int main(void) {
+        struct sockaddr_in a = at(80), b = at(82), c = at(83);
+        struct iovec part = {"x", 1};
+        struct mmsghdr both[2] = {{.msg_hdr = {&b, sizeof b, &part, 1}}, {.msg_hdr = {&c, sizeof c, &part, 1}}};
+        pthread_t thread;
+        int udp = socket(AF_INET, SOCK_DGRAM, 0);
+        connect(socket(AF_INET, SOCK_STREAM, 0), (void *)&a, sizeof a);
+        pthread_create(&thread, NULL, in_thread, NULL);
+        pthread_join(thread, NULL);
+        sendmmsg(udp, both, 2, 0);
+        sendto(udp, "x", 1, 0, (void *)&a, sizeof a);
+        return 0;
+    }
+"""
+
+
+def build(directory: Path, source: str) -> Path:
+    program = directory / "program"
+    (directory / "program.c").write_text(source)
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    subprocess.run([*compiler, "program.c", "-pthread", "-o", program], cwd=directory, check=True)
+    return program
+
+
+@pytest.fixture
+def c_program(pytester: pytest.Pytester) -> Path:
+    return build(pytester.path, C_PROGRAM)
+
+
+def found(run: Run, name: str) -> dict[str, dict[str, Any]]:
+    return {violation["what"]: violation for violation in run.record(name)["violations"]}
+
+
+def test_python(run: Runner) -> None:
+    inner = run(
+        f"""
+        import asyncio, contextlib, socket, pytest
+
+        def test_raises():
+            with pytest.raises(OSError, match="unreachable"):
+                socket.create_connection(("{OUTSIDE}", 443))
+
+        def test_swallowed():
+            assert socket.socket().connect_ex(("{OUTSIDE}", 443)) != 0
+            udp, udp6 = (socket.socket(f, socket.SOCK_DGRAM) for f in (socket.AF_INET, socket.AF_INET6))
+            with contextlib.suppress(OSError):
+                udp.sendto(b"x", ("{OUTSIDE}", 9))
+            with contextlib.suppress(OSError):
+                udp.sendmsg([b"x"], [], 0, ("{OUTSIDE}", 10))
+            with contextlib.suppress(OSError):
+                udp6.sendto(b"x", ("{OUTSIDE_6}", 11))
+            socket.socket(socket.AF_INET6).connect_ex(("::ffff:{OUTSIDE}", 12))
+
+        def test_asyncio():
+            async def dial():
+                with contextlib.suppress(OSError):
+                    await asyncio.open_connection("{OUTSIDE}", 80)
+            asyncio.run(dial())
+        """
+    )
+    assert inner.outcomes == {"passed": 3}
+    (raised,) = inner.record("test_raises")["violations"]
+    assert raised == {
+        "kind": "network",
+        "what": f"connected to {OUTSIDE}:443 (tcp)",
+        "where": "test_it.py:5 (test_raises)",
+        "cure": 'network="host"',
+        "count": 1,
+    }
+    swallowed = found(inner, "test_swallowed")
+    assert {what: each["where"].partition(" ")[0] for what, each in swallowed.items()} == {
+        f"connected to {OUTSIDE}:443 (tcp)": "test_it.py:8",
+        f"sent to {OUTSIDE}:9 (udp)": "test_it.py:11",
+        f"sent to {OUTSIDE}:10 (udp)": "test_it.py:13",
+        f"sent to [{OUTSIDE_6}]:11 (udp)": "test_it.py:15",
+        f"connected to [::ffff:{OUTSIDE}]:12 (tcp)": "test_it.py:16",
+    }
+    assert found(inner, "test_asyncio")[f"connected to {OUTSIDE}:80 (tcp)"]["where"] == "test_it.py:21 (dial)"
+    assert [r["network_attempts"] for r in inner.records] == [1, 5, 1]
+    assert {r["enforced"]["network_watch"] for r in inner.records} == {"kernel"}
+
+
+def test_c_and_subprocesses(run: Runner, c_program: Path) -> None:
+    inner = run(
+        f"""
+        import ctypes, os, socket, struct, subprocess, sys
+
+        def test_c():
+            subprocess.run(["{c_program}", "an argument"], check=True)
+
+        def test_python():
+            subprocess.run([sys.executable, "-c", "import socket\\nsocket.socket().connect(('{OUTSIDE}', 1))"])
+
+        def test_in_the_process():
+            address = struct.pack("=H", socket.AF_INET) + struct.pack("!H", 80) + socket.inet_aton("{OUTSIDE}")
+            assert ctypes.CDLL(None).connect(socket.socket().fileno(), address + bytes(8), 16) == -1
+
+        def test_fork():
+            if (pid := os.fork()) == 0:
+                socket.socket().connect_ex(("{OUTSIDE}", 2))
+                os._exit(0)
+            os.waitpid(pid, 0)
+        """
+    )
+    assert inner.outcomes == {"passed": 4}
+    of_c = found(inner, "test_c")
+    assert sorted(of_c) == [
+        f"connected to {OUTSIDE}:80 (tcp)",
+        f"connected to {OUTSIDE}:81 (tcp)",
+        f"sent to {OUTSIDE}:80 (udp)",
+        f"sent to {OUTSIDE}:82 (udp)",
+        f"sent to {OUTSIDE}:83 (udp)",
+    ]
+    (where,) = {violation["where"] for violation in of_c.values()}  # threads are their process's
+    pid, _, command = where.partition(": ")
+    assert command == f"{c_program} an argument"
+    assert 1 < int(pid.removeprefix("pid ")) < 100  # as the sandbox counts
+    (of_python,) = inner.record("test_python")["violations"]
+    assert f": {sys.executable} -c import socket socket.socket()" in of_python["where"]
+    (of_process,) = inner.record("test_in_the_process")["violations"]
+    assert (of_process["what"], of_process["where"]) == (
+        f"connected to {OUTSIDE}:80 (tcp)",
+        "the test's own process",
+    )
+    (of_fork,) = inner.record("test_fork")["violations"]
+    assert of_fork["where"] == "test_it.py:15 (test_fork)"
+
+
+NAMES = """
+    import socket, subprocess, pytest
+
+    def look_up():
+        with pytest.raises(socket.gaierror) as caught:
+            socket.getaddrinfo("www.example.com", 80)
+        return caught.value.args[0]
+
+    def test_python():
+        assert look_up() == socket.EAI_AGAIN
+
+    def test_getent():
+        assert subprocess.run(["getent", "hosts", "www.example.com"]).returncode == 2
+
+    def test_both():
+        look_up(); look_up()
+        subprocess.run(["getent", "ahosts", "www.example.com"])
+
+    def test_known():
+        socket.getaddrinfo("localhost", 80)
+        socket.getaddrinfo("192.0.2.1", 80)
+"""
+
+
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="without privileges no file is bound over another's")
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        pytest.param("", id="machine's"),
+        pytest.param(OUTSIDE, marks=AS_ROOT),
+        pytest.param("127.0.0.53", marks=AS_ROOT),
+        pytest.param(OUTSIDE_6, marks=AS_ROOT),
+    ],
+)
+def test_names(run: Runner, tmp_path: Path, server: str) -> None:
+    resolver = tmp_path / "resolv.conf"
+    resolver.write_text(f"nameserver {server}\noptions timeout:60\nsearch corp.example\n")
+    args = [f"--isolate-binds={resolver}:/etc/resolv.conf:ro"] if server else []
+    inner = run(NAMES, *args)
+    assert inner.outcomes == {"passed": 4}
+    what = "looked up www.example.com"
+    of_python = found(inner, "test_python")[what]
+    assert of_python["where"] == "test_it.py:5 (look_up)"
+    assert of_python["cure"] == 'hosts={"www.example.com": "127.0.0.1"}'
+    (of_getent,) = (v for what_, v in found(inner, "test_getent").items() if what_ == what)
+    assert of_getent["where"].endswith(": getent hosts www.example.com")
+    both = [v for v in inner.record("test_both")["violations"] if v["what"] == what]
+    assert sorted((v["count"], v["where"].startswith("pid")) for v in both) == [(1, True), (2, False)]
+    assert inner.record("test_known")["network_attempts"] == 0
+    assert all(record["wall_s"] < 30 for record in inner.records)  # no resolver waits for an answer
+    plain = run(NAMES, *args, "--isolate-watch=off")
+    assert plain.outcomes == {"passed": 4}  # the same errors, by whatever way
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="binds port 53")
+def test_a_name_server_of_the_test(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+    inner = run(
+        """
+        import socket, threading
+
+        def serve(server):
+            while True:
+                query, client = server.recvfrom(512)
+                server.sendto(query[:2] + bytes([0x81, 0x83]) + query[4:], client)  # no such name
+
+        def test_it():
+            server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            server.bind(("127.0.0.1", 53))
+            threading.Thread(target=serve, args=(server,), daemon=True).start()
+            try:
+                socket.getaddrinfo("www.example.com", 80)
+            except socket.gaierror as error:
+                assert error.args[0] == socket.EAI_NONAME
+        """,
+        f"--isolate-binds={tmp_path}/resolv.conf:/etc/resolv.conf:ro",
+        "--isolate-allow=threads",
+    )
+    assert inner.outcomes == {"passed": 1}
+    assert inner.record("test_it")["violations"] == []
+
+
+def test_what_stays_inside(run: Runner) -> None:
+    inner = run(
+        """
+        import asyncio, multiprocessing, socket
+
+        def test_tcp():
+            for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+                with socket.create_server((host, 0), family=family) as server:
+                    socket.create_connection(server.getsockname()[:2]).close()
+            assert socket.socket().connect_ex(("127.0.0.1", 5432)) != 0
+            assert socket.socket().connect_ex(("0.0.0.0", 5432)) != 0
+
+        def test_udp():
+            here, there = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+            there.bind(("127.8.8.8", 0))
+            here.sendto(b"x", there.getsockname())
+            here.sendmsg([b"y"], [], 0, there.getsockname())
+            assert (there.recv(9), there.recv(9)) == (b"x", b"y")
+
+        def test_unix(tmp_path):
+            path = str(tmp_path / "docker.sock")  # its own
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(path)
+                server.listen()
+                socket.socket(socket.AF_UNIX).connect(path)
+            a, b = socket.socketpair()
+            a.sendmsg([b"x"])
+            socket.socket(socket.AF_UNIX).connect_ex("/run/nobody.sock")
+
+        def test_libraries():
+            async def nothing(): await asyncio.sleep(0)
+            asyncio.run(nothing())
+            with multiprocessing.get_context("fork").Pool(2) as pool:
+                assert pool.map(abs, [-1]) == [1]
+                pool.close()
+                pool.join()
+        """
+    )
+    assert inner.outcomes == {"passed": 4}
+    assert [[v for v in r["violations"] if v["kind"] in ("network", "secrets")] for r in inner.records] == [
+        []
+    ] * 4
+    assert [r["network_attempts"] for r in inner.records] == [0] * 4
+
+
+def test_sockets_of_agents(run: Runner) -> None:
+    inner = run(
+        """
+        import socket
+
+        def test_it():
+            assert socket.socket(socket.AF_UNIX).connect_ex("/var/run/docker.sock") != 0
+        """
+    )
+    assert found(inner, "test_it")["connected to /var/run/docker.sock"] == {
+        "kind": "secrets",
+        "what": "connected to /var/run/docker.sock",
+        "where": "test_it.py:4 (test_it)",
+        "cure": 'binds=["/var/run/docker.sock"]',
+        "count": 1,
+    }
+    assert inner.record("test_it")["network_attempts"] == 0
+
+
+SEVERAL = f"""
+    import socket, pytest
+
+    @pytest.mark.parametrize("port", range(1, 7))
+    def test_port(port):
+        for _ in range(port):
+            socket.socket().connect_ex(("{OUTSIDE}", port))
+
+    def test_none(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [[], ["--isolate-jobs=2"], ["--isolate-start=spawn"], ["--isolate-scope=module"], ["-p", "xdist", "-n2"]],
+    ids=["held", "jobs", "spawn", "module", "xdist"],
+)
+def test_each_is_the_right_tests(run: Runner, args: list[str]) -> None:
+    inner = run(SEVERAL, *args)
+    assert inner.outcomes == {"passed": 7}
+    for port in range(1, 7):
+        (violation,) = inner.record(f"test_port[{port}]")["violations"]
+        assert violation["what"] == f"connected to {OUTSIDE}:{port} (tcp)"
+        assert violation["where"] == "test_it.py:6 (test_port)"
+        assert violation["count"] == inner.record(f"test_port[{port}]")["network_attempts"] == port
+    assert inner.record("test_none")["violations"] == []
+
+
+def test_a_test_that_fails_or_dies(run: Runner) -> None:
+    inner = run(
+        f"""
+        import os, signal, socket, time, pytest
+
+        def leave(): socket.socket().connect_ex(("{OUTSIDE}", 1))
+
+        def test_violates(): leave()
+        def test_dies(): leave(); os.kill(os.getpid(), signal.SIGKILL)
+        @pytest.mark.isolated(timeout=0.5)
+        def test_hangs(): leave(); time.sleep(100)
+        """,
+        "--isolate-watch=fail",
+    )
+    assert inner.outcomes == {"failed": 3}
+    inner.result.stdout.fnmatch_lines(
+        ["not hermetic: a violation", f"network: connected to {OUTSIDE}:1 (tcp)*"]
+    )
+    for record in inner.records:
+        assert [violation["what"] for violation in record["violations"]] == [
+            f"connected to {OUTSIDE}:1 (tcp)"
+        ]
+        assert record["network_attempts"] == 1
+
+
+def test_thousands(run: Runner) -> None:
+    inner = run(
+        f"""
+        import socket, subprocess, sys
+
+        def test_same():
+            for _ in range(2000): socket.socket().connect_ex(("{OUTSIDE}", 1))
+
+        def test_distinct():
+            code = "import socket\\nfor n in range(1, 2001): socket.socket().connect_ex(('{OUTSIDE}', n))"
+            subprocess.run([sys.executable, "-c", code], check=True)
+        """
+    )
+    assert inner.outcomes == {"passed": 2}
+    (same,) = inner.record("test_same")["violations"]
+    assert same["count"] == inner.record("test_same")["network_attempts"] == 2000
+    distinct = inner.record("test_distinct")
+    assert distinct["network_attempts"] == 2000
+    assert 10 < len(distinct["violations"]) <= 100
+
+
+@pytest.mark.parametrize("arg", ["--isolate-watch=off", "--isolate-network=host"])
+def test_nobody_looks(run: Runner, arg: str) -> None:
+    inner = run("def test_it(): pass", arg)
+    record = inner.record("test_it")
+    assert record["network_attempts"] is None
+    assert record["enforced"]["network_watch"] is None
+
+
+#: Runs a command below a seccomp filter: with a listener, as a container engine may have one, or one that
+#: refuses all others.
+FILTERED = r"""
+    #include <errno.h>
+    #include <linux/filter.h>
+    #include <linux/seccomp.h>
+    #include <stddef.h>
+    #include <string.h>
+    #include <sys/prctl.h>
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    int main(int argc, char **argv) {
+        int is_busy = strcmp(argv[1], "busy") == 0;
+        struct sock_filter code[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_seccomp, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, is_busy ? SECCOMP_RET_ALLOW : SECCOMP_RET_ERRNO | ENOSYS),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        struct sock_fprog program = {4, code};
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        long got = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, is_busy ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0,
+                           &program);
+        if (got < 0 || (is_busy && dup2((int)got, 99) < 0))
+            return 99;
+        return execv(argv[2], argv + 2);
+    }
+"""
+
+
+@pytest.mark.parametrize("why", ["busy", "refused"])
+def test_where_the_kernel_does_not_tell(pytester: pytest.Pytester, why: str) -> None:
+    """There is one listener for a tree of processes; and old kernels have none."""
+    program = build(pytester.path, FILTERED)
+    pytester.makepyfile(
+        test_it=f"""
+        import contextlib, os, socket, subprocess, sys
+
+        def test_it(monkeypatch):
+            socket.socket().connect_ex(("{OUTSIDE}", 1))
+            with contextlib.suppress(OSError):
+                socket.getaddrinfo("www.example.com", 80)
+            socket.getaddrinfo("localhost", 80)
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                socket.create_connection(server.getsockname()).close()
+            if (pid := os.fork()) == 0:
+                socket.socket(socket.AF_INET6).connect_ex(("{OUTSIDE_6}", 2))
+                os._exit(0)
+            os.waitpid(pid, 0)
+            socket.socket(socket.AF_UNIX).connect_ex("/var/run/docker.sock")
+            subprocess.run([sys.executable, "-c", "import socket; socket.socket().connect_ex(('{OUTSIDE}', 3))"])
+        """
+    )
+    command = [sys.executable, "-m", "pytest", "--isolate-all", "--isolate-json=out.json"]
+    result = pytester.run(program, why, *command)
+    result.assert_outcomes(passed=1)
+    (record,) = map(json.loads, (pytester.path / "out.json").read_text().splitlines())
+    assert record["enforced"]["network_watch"] == "python"
+    assert record["network_attempts"] == 3
+    assert {violation["what"]: violation["where"] for violation in record["violations"]} == {
+        f"connected to {OUTSIDE}:1 (tcp)": "test_it.py:4 (test_it)",
+        "looked up www.example.com": "test_it.py:6 (test_it)",
+        f"connected to [{OUTSIDE_6}]:2 (tcp)": "test_it.py:11 (test_it)",
+        "connected to /var/run/docker.sock": "test_it.py:14 (test_it)",
+    }

@@ -1,0 +1,334 @@
+"""Each kind of violation by a test that does it and one that does nearly the same and none."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.needs("user namespace")
+
+#: Of each kind: setup of the module, the body of the guilty test, that of the clean one, what is told.
+CASES: dict[str, tuple[str, str, str, list[str]]] = {
+    "created": (
+        "",
+        "open('/tmp/fixed', 'w').write('abc')",
+        "(tmp_path / 'fixed').write_text('abc'); open('/tmp/gone', 'w'); os.remove('/tmp/gone')",
+        ["files: created /tmp/fixed (3 bytes), test_it.py:6 (test_guilty)"],
+    ),
+    "tree": (
+        "",
+        "os.makedirs('/var/tmp/a/b'); open('/var/tmp/a/b/c', 'w').write('abc'); open('/var/tmp/a/d', 'w')",
+        "os.makedirs('/var/tmp/x/y'); os.removedirs('/var/tmp/x/y')",
+        ["files: created /var/tmp/a/ (2 files, 3 bytes), test_it.py:6 (test_guilty)"],
+    ),
+    "changed": (
+        "",
+        "open('data.txt', 'a').write('more')",
+        "open('data.txt', 'r+').close()",
+        ["files: changed data.txt (8 bytes), test_it.py:6 (test_guilty)"],
+    ),
+    "deleted": (
+        "",
+        "os.remove('data.txt')",
+        "open('data.txt').close()",
+        ["files: deleted data.txt, test_it.py:6 (test_guilty)"],
+    ),
+    "made anew": (
+        "import shutil",
+        "shutil.rmtree('data'); os.mkdir('data')",
+        "os.listdir('data')",
+        ["files: replaced data/ (0 files, 0 bytes), test_it.py:6 (test_guilty)"],
+    ),
+    "by a subprocess": (
+        "",
+        "subprocess.run(['touch', '/tmp/fixed'])",
+        "subprocess.run(['touch', tmp_path / 'fixed'])",
+        ["files: created /tmp/fixed (0 bytes)"],
+    ),
+    "made up name": (
+        "import tempfile",
+        "os.close(tempfile.mkstemp(dir='/tmp')[0])",
+        "tempfile.TemporaryDirectory().cleanup()",
+        ["files: created /tmp/tmp* (0 bytes), test_it.py:6 (test_guilty)"],
+    ),
+    "secrets": (
+        "",
+        "exec('try: open(os.path.expanduser(\"~/.netrc\"))\\nexcept OSError: pass')",
+        "monkeypatch.setenv('HOME', str(tmp_path)); (tmp_path / '.netrc').write_text(''); "
+        "open(os.path.expanduser('~/.netrc')).close()",
+        ["secrets: tried to read ~/.netrc, test_it.py:6 (test_guilty)"],
+    ),
+    "process": (
+        "",
+        "subprocess.Popen(['sleep', '60'])",
+        "subprocess.Popen(['sleep', '0.01'])",
+        ["processes: left a process: sleep 60, test_it.py:6 (test_guilty), pid *"],
+    ),
+    "daemon": (
+        "",
+        "subprocess.run('setsid sleep 60 & exit 0', shell=True)",
+        "subprocess.run('true & wait', shell=True)",
+        ["processes: left a process: sleep 60, pid *"],
+    ),
+    "thread": (
+        "def idle(): time.sleep(30)",
+        "threading.Thread(target=idle, daemon=True).start()",
+        "threading.Thread(target=time.sleep, args=(0.01,)).start()",
+        ["threads: left a thread that runs idle, test_it.py:*"],
+    ),
+    "pool": (
+        "from concurrent.futures import ThreadPoolExecutor; kept = []",
+        "kept.append(ThreadPoolExecutor(1)); kept[0].submit(id, 1).result()",
+        "[pool.submit(id, 1) for pool in [ThreadPoolExecutor(1)]]",
+        ["threads: left a thread of a ThreadPoolExecutor*"],
+    ),
+    "descriptor": (
+        "kept = []",
+        "kept.append(open('data.txt'))",
+        "(lambda: None).__dict__.update(mine=open('data.txt'))",
+        ["descriptors: left a descriptor open: file data.txt, test_it.py:6 (test_guilty)"],
+    ),
+    "socket": (
+        "import socket; kept = []",
+        "kept.append(socket.create_server(('127.0.0.1', 0)))",
+        "socket.create_server(('127.0.0.1', 0)).close()",
+        ["descriptors: left a descriptor open: a tcp socket, test_it.py:6 (test_guilty)"],
+    ),
+    "pipe": (
+        "kept = []",
+        "kept.extend(os.pipe())",
+        "list(map(os.close, os.pipe()))",
+        ["descriptors: left a descriptor open: a pipe (2 times)"],
+    ),
+    "shared memory": (
+        "from multiprocessing import resource_tracker, shared_memory",
+        "memory = shared_memory.SharedMemory('psm', create=True, size=8); memory.close(); "
+        "resource_tracker.unregister('/psm', 'shared_memory')",
+        "memory = shared_memory.SharedMemory('psm', create=True, size=8); memory.close(); memory.unlink()",
+        ["ipc: left POSIX shared memory /psm"],
+    ),
+    "system v": (
+        "import ctypes; libc = ctypes.CDLL(None)",
+        "libc.shmget(7, 4096, 0o1600); libc.msgget(7, 0o1600); libc.semget(7, 1, 0o1600)",
+        "libc.shmctl(libc.shmget(7, 4096, 0o1600), 0, None)",
+        [
+            "ipc: left a System V message queue",
+            "ipc: left a System V semaphore set",
+            "ipc: left a System V shared memory segment",
+        ],
+    ),
+    "variable": (
+        "",
+        "os.environ['LEFT'] = '1'",
+        "monkeypatch.setenv('LEFT', '1'); os.environ['GONE'] = '1'; del os.environ['GONE']",
+        ["environment: changed os.environ: LEFT, test_it.py:6 (test_guilty)"],
+    ),
+    "directory": (
+        "",
+        "os.chdir('/')",
+        "monkeypatch.chdir(tmp_path)",
+        ["environment: changed the current directory, test_it.py:6 (test_guilty)"],
+    ),
+    "umask": ("", "os.umask(0o027)", "os.umask(os.umask(0o027))", ["environment: changed the umask"]),
+    "locale": (
+        "import locale",
+        "locale.setlocale(locale.LC_TIME, 'C' if 'UTF' in locale.setlocale(locale.LC_TIME) else 'C.UTF-8')",
+        "locale.setlocale(locale.LC_TIME, locale.setlocale(locale.LC_TIME))",
+        ["environment: changed the locale"],
+    ),
+    "signal": (
+        "import signal",
+        "signal.signal(signal.SIGINT, lambda *_: None)",
+        "signal.signal(signal.SIGUSR1, signal.signal(signal.SIGUSR1, lambda *_: None))",
+        ["environment: changed the handler of SIGINT"],
+    ),
+}
+SUITE = """\
+import os, subprocess, sys, threading, time
+{setup}
+
+def test_clean(tmp_path, monkeypatch): {clean}
+
+def test_guilty(): {guilty}
+def test_after(): pass
+"""
+
+
+def run(pytester: pytest.Pytester, suite: str, *args: str) -> dict[str, list[str]]:
+    """Violations by the name of the test, without cures."""
+    pytester.makepyfile(test_it=suite)
+    pytester.path.joinpath("data.txt").write_text("data")
+    pytester.path.joinpath("data").mkdir()
+    pytester.path.joinpath("data/old").touch()
+    result = pytester.runpytest_subprocess(
+        "--isolate-all", "--isolate-json=out.json", "-p", "no:randomly", "-p", "no:cacheprovider", *args
+    )
+    assert result.ret == 0, result.stdout.str()
+    return {record["nodeid"].partition("::")[2]: told(record) for record in records(pytester)}
+
+
+def records(pytester: pytest.Pytester) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (pytester.path / "out.json").read_text().splitlines()]
+
+
+def told(record: dict[str, Any]) -> list[str]:
+    assert all(violation["cure"] for violation in record["violations"])
+    return [
+        f"{v['kind']}: {v['what']}"
+        + (f" ({v['count']} times)" if v["count"] > 1 else "")
+        + (f", {v['where']}" if v["where"] else "")
+        for v in record["violations"]
+    ]
+
+
+def fits(found: list[str], expected: list[str]) -> bool:
+    forms = [re.escape(line).replace(r"\*", ".*") for line in expected]
+    return len(found) == len(forms) and all(map(re.fullmatch, forms, sorted(found)))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_seen(pytester: pytest.Pytester, case: str) -> None:
+    setup, guilty, clean, expected = CASES[case]
+    found = run(pytester, SUITE.format(setup=setup, guilty=guilty, clean=clean))
+    assert fits(found["test_guilty"], expected), found
+    assert (found["test_clean"], found["test_after"]) == ([], [])
+
+
+EVERY = """\
+import os, subprocess, sys, threading, time
+kept = []
+def idle(): time.sleep(30)
+
+class TestAll:
+    def test_files(self): open("/tmp/fixed", "w").write("abc")
+    def test_files_again(self): open("/tmp/fixed", "a").write("d")
+    def test_thread(self): threading.Thread(target=idle, daemon=True).start()
+    def test_process(self): subprocess.Popen(["sleep", "60"])
+    def test_descriptor(self): kept.append(open("data.txt"))
+    def test_environment(self): os.environ["LEFT"] = "1"
+    def test_clean(self, tmp_path): (tmp_path / "x").touch()
+"""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--isolate-start=spawn"],
+        ["--isolate-jobs=2"],
+        ["--isolate-scope=module"],
+        ["--isolate-scope=class", "--isolate-start=spawn"],
+        ["--isolate-scope=module", "--isolate-fixtures=fresh"],
+    ],
+    ids=" ".join,
+)
+def test_each_way_to_run(pytester: pytest.Pytester, args: list[str]) -> None:
+    """What the tests of one sandbox leave is told of the one that left it, and once."""
+    found = run(pytester, EVERY, *args)
+    again = "changed" if any("scope" in arg for arg in args) else "created"
+    size = "4 bytes" if again == "changed" else "1 byte"
+    expected = {
+        "files": ["files: created /tmp/fixed (3 bytes), test_it.py:6 (test_files)"],
+        "files_again": [f"files: {again} /tmp/fixed ({size}), test_it.py:7 (test_files_again)"],
+        "thread": ["threads: left a thread that runs idle, test_it.py:*"],
+        "process": ["processes: left a process: sleep 60, test_it.py:9 (test_process), pid *"],
+        "descriptor": ["descriptors: left a descriptor open: file data.txt, test_it.py:10 (test_descriptor)"],
+        "environment": ["environment: changed os.environ: LEFT, test_it.py:11 (test_environment)"],
+        "clean": [],
+    }
+    for name, lines in expected.items():
+        assert fits(found[f"TestAll::test_{name}"], lines), (name, found)
+
+
+WIDER = """\
+import os, subprocess, threading, time, pytest
+kept = []
+
+@pytest.fixture(scope="module")
+def server():
+    os.environ["SERVER"] = "1"
+    os.chdir("/")
+    kept.append(open("/etc/passwd"))
+    kept.extend(os.pipe())
+    process = subprocess.Popen(["sleep", "60"])
+    threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+    yield
+    process.kill()
+    process.wait()
+    del os.environ["SERVER"]
+
+def test_first(server): pass
+def test_second(server): pass
+"""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--isolate-scope=module"], ["--isolate-fixtures=fresh"], ["--isolate-scope=class"]],
+    ids=" ".join,
+)
+def test_what_a_wider_fixture_does_is_not_the_tests(pytester: pytest.Pytester, args: list[str]) -> None:
+    found = run(pytester, WIDER, *args)
+    assert found == {"test_first": [], "test_second": []}
+
+
+def test_declared_writes(pytester: pytest.Pytester) -> None:
+    suite = """
+        import os, pytest
+        @pytest.mark.isolated(writes=["/var/tmp/cache/**", "out/*.txt"])
+        def test_it():
+            os.makedirs("/var/tmp/cache/deep"); open("/var/tmp/cache/deep/file", "w")
+            os.mkdir("out"); open("out/a.txt", "w")
+        @pytest.mark.isolated(writes=["out/*.txt"])
+        def test_too_little():
+            os.mkdir("out"); open("out/a.txt", "w"); open("out/b.png", "w")
+        @pytest.mark.isolated(allow=["files"])
+        def test_all(): open("/var/tmp/x", "w")
+    """
+    pytester.makeini("[pytest]\nisolate_all = true\nisolate_json = out.json\n")
+    pytester.makepyfile(test_it=suite)
+    pytester.runpytest_subprocess("-p", "no:randomly").assert_outcomes(passed=3)
+    found = [told(record) for record in records(pytester)]
+    assert fits(found[1], ["files: created out/ (1 file, 0 bytes), test_it.py:8 (test_too_little)"])
+    assert (found[0], found[2]) == ([], [])
+
+
+def test_many_files_are_few_violations(pytester: pytest.Pytester) -> None:
+    suite = "def test_it():\n for n in range(50): open(f'/tmp/{n}', 'w')"
+    found = run(pytester, suite)["test_it"]
+    assert len(found) == 21
+    assert found.count("files: wrote more (30 times)") == 1
+
+
+def test_descriptors_of_pytests_own(pytester: pytest.Pytester) -> None:
+    """Opened by a module, inherited by each test's process, and with one position for all of them."""
+    suite = """
+        DATA = open("data.txt")
+        UNUSED = open("data.txt")
+        def test_used(): assert DATA.read() == "data"
+        def test_left(): pass
+    """
+    found = run(pytester, suite, "--isolate-fixtures=fresh")
+    assert found == {
+        "test_used": ["descriptors: used a descriptor of pytest's own: file data.txt"],
+        "test_left": [],
+    }
+
+
+@pytest.mark.parametrize("args", [[], ["--isolate-jobs=2"], ["--isolate-start=spawn"]], ids=str)
+def test_slept(pytester: pytest.Pytester, args: list[str]) -> None:
+    suite = "import time\ndef test_it(): [time.sleep(0.01) for _ in range(3)]\ndef test_not(): pass"
+    run(pytester, suite, *args)
+    slept = [record["slept_s"] for record in records(pytester)]
+    assert slept == ([0.03, 0.0] if sys.version_info >= (3, 13) else [None, None])
+
+
+def test_a_test_that_dies_says_what_it_wrote(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it="import os\ndef test_it(): open('/tmp/fixed', 'w'); os.abort()")
+    pytester.runpytest_subprocess("--isolate-all", "--isolate-json=out.json").assert_outcomes(failed=1)
+    (record,) = records(pytester)
+    assert told(record) == ["files: created /tmp/fixed (0 bytes)"]
+    assert record["slept_s"] is None
