@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from pytest_isolate.errors import SpecError
 from pytest_isolate.kernel import namespaces
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import Namespace
@@ -26,6 +27,7 @@ from pytest_isolate.spec import (
     Limits,
     Network,
     PathRootfs,
+    PrivateNetwork,
     Seccomp,
     Spec,
     User,
@@ -234,6 +236,9 @@ def _steps(given: _Given) -> Iterator[Step]:
     spec, own, image = given.spec, given.own, given.image
     uid_map, gid_map = _id_maps(given, given.user)
     if given.user_first and image is not None and (ids := image.ids) is not None:
+        if isinstance(spec.network, PrivateNetwork):
+            why = "subordinate ids cannot be mapped in the user namespace of a private network"
+            raise SpecError(f"{why}; run as root, or in another root", origin="network")
         yield steps.MapByHelpers(uid_map, gid_map, ids.newuidmap, ids.newgidmap)
     elif given.user_first:
         yield steps.MapSelf(uid_map, gid_map)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -274,6 +276,13 @@ class TestGroup:
         "--isolate-jobs=2",
     )
     assert inner.outcomes == {"passed": 4}
+
+
+def test_the_example(run: Runner, pytester: pytest.Pytester) -> None:
+    """What the page about distributed programs shows."""
+    example = Path(__file__).parents[2] / "examples" / "replicated_store"
+    shutil.copy(example / "store.py", pytester.path)
+    assert run((example / "test_store.py").read_text()).outcomes == {"passed": 2}
 
 
 def test_where_there_is_none(run: Runner) -> None:
