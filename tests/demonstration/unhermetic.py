@@ -57,7 +57,7 @@ def test_sends_metrics() -> None:
 def test_connects_in_a_loop_of_its_own() -> None:
     async def main() -> None:
         with contextlib.suppress(OSError, asyncio.TimeoutError):
-            await asyncio.wait_for(asyncio.open_connection(ELSEWHERE, 5432), 0.05)
+            await asyncio.wait_for(asyncio.open_connection(ELSEWHERE, 5432), 0.05)  # -> network
 
     asyncio.run(main())  # -> network
 

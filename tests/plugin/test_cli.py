@@ -80,7 +80,7 @@ def test_doctor_as_json() -> None:
     report = json.loads(ran.stdout)
     assert report["schema"] == 1
     assert report["ok"] == (ran.returncode == 0)
-    assert set(report) == {"schema", "version", "ok", "kernel", "uid", "privileged", "features"}
+    assert set(report) == {"schema", "version", "ok", "kernel", "uid", "privileged", "features", "level"}
     for feature in report["features"]:
         assert set(feature) == {"name", "available", "needed", "reason", "cure", "detail"}
     assert report["ok"] == all(f["available"] for f in report["features"] if f["needed"])

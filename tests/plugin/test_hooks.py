@@ -80,7 +80,17 @@ def test_unused_costs_nothing(pytester: pytest.Pytester) -> None:
         "pytest_isolate",
         *(
             f"pytest_isolate.{name}"
-            for name in ["errors", "hookspecs", "lifecycle", "marker", "options", "plugin", "units", "values"]
+            for name in [
+                "declared",
+                "errors",
+                "hookspecs",
+                "lifecycle",
+                "marker",
+                "options",
+                "plugin",
+                "units",
+                "values",
+            ]
         ),
         "pytest_isolate.runner",  # two names, nothing else
         "pytest_isolate.settings",

@@ -47,7 +47,7 @@ CASES: dict[str, tuple[str, str, str, list[str]]] = {
         "",
         "subprocess.run(['touch', '/tmp/fixed'])",
         "subprocess.run(['touch', tmp_path / 'fixed'])",
-        ["files: created /tmp/fixed (0 bytes)"],
+        ["files: created /tmp/fixed (0 bytes), test_it.py:6 (test_guilty)"],
     ),
     "made up name": (
         "import tempfile",
@@ -72,7 +72,7 @@ CASES: dict[str, tuple[str, str, str, list[str]]] = {
         "",
         "subprocess.run('setsid sleep 60 & exit 0', shell=True)",
         "subprocess.run('true & wait', shell=True)",
-        ["processes: left a process: sleep 60, pid *"],
+        ["processes: left a process: sleep 60, test_it.py:6 (test_guilty), pid *"],
     ),
     "thread": (
         "def idle(): time.sleep(30)",
@@ -102,23 +102,23 @@ CASES: dict[str, tuple[str, str, str, list[str]]] = {
         "kept = []",
         "kept.extend(os.pipe())",
         "list(map(os.close, os.pipe()))",
-        ["descriptors: left a descriptor open: a pipe (2 times)"],
+        ["descriptors: left a descriptor open: a pipe (2 times), test_it.py:6 (test_guilty)"],
     ),
     "shared memory": (
         "from multiprocessing import resource_tracker, shared_memory",
         "memory = shared_memory.SharedMemory('psm', create=True, size=8); memory.close(); "
         "resource_tracker.unregister('/psm', 'shared_memory')",
         "memory = shared_memory.SharedMemory('psm', create=True, size=8); memory.close(); memory.unlink()",
-        ["ipc: left POSIX shared memory /psm"],
+        ["ipc: left POSIX shared memory /psm, test_it.py:6 (test_guilty)"],
     ),
     "system v": (
         "import ctypes; libc = ctypes.CDLL(None)",
         "libc.shmget(7, 4096, 0o1600); libc.msgget(7, 0o1600); libc.semget(7, 1, 0o1600)",
         "libc.shmctl(libc.shmget(7, 4096, 0o1600), 0, None)",
         [
-            "ipc: left a System V message queue",
-            "ipc: left a System V semaphore set",
-            "ipc: left a System V shared memory segment",
+            "ipc: left a System V message queue, test_it.py:6 (test_guilty)",
+            "ipc: left a System V semaphore set, test_it.py:6 (test_guilty)",
+            "ipc: left a System V shared memory segment, test_it.py:6 (test_guilty)",
         ],
     ),
     "variable": (
@@ -133,18 +133,23 @@ CASES: dict[str, tuple[str, str, str, list[str]]] = {
         "monkeypatch.chdir(tmp_path)",
         ["environment: changed the current directory, test_it.py:6 (test_guilty)"],
     ),
-    "umask": ("", "os.umask(0o027)", "os.umask(os.umask(0o027))", ["environment: changed the umask"]),
+    "umask": (
+        "",
+        "os.umask(0o027)",
+        "os.umask(os.umask(0o027))",
+        ["environment: changed the umask, test_it.py:6 (test_guilty)"],
+    ),
     "locale": (
         "import locale",
         "locale.setlocale(locale.LC_TIME, 'C' if 'UTF' in locale.setlocale(locale.LC_TIME) else 'C.UTF-8')",
         "locale.setlocale(locale.LC_TIME, locale.setlocale(locale.LC_TIME))",
-        ["environment: changed the locale"],
+        ["environment: changed the locale, test_it.py:6 (test_guilty)"],
     ),
     "signal": (
         "import signal",
         "signal.signal(signal.SIGINT, lambda *_: None)",
         "signal.signal(signal.SIGUSR1, signal.signal(signal.SIGUSR1, lambda *_: None))",
-        ["environment: changed the handler of SIGINT"],
+        ["environment: changed the handler of SIGINT, test_it.py:6 (test_guilty)"],
     ),
 }
 SUITE = """\
@@ -300,7 +305,7 @@ def test_many_files_are_few_violations(pytester: pytest.Pytester) -> None:
     suite = "def test_it():\n for n in range(50): open(f'/tmp/{n}', 'w')"
     found = run(pytester, suite)["test_it"]
     assert len(found) == 21
-    assert found.count("files: wrote more (30 times)") == 1
+    assert sum(line.startswith("files: wrote more (30 times)") for line in found) == 1
 
 
 def test_descriptors_of_pytests_own(pytester: pytest.Pytester) -> None:
@@ -313,7 +318,9 @@ def test_descriptors_of_pytests_own(pytester: pytest.Pytester) -> None:
     """
     found = run(pytester, suite, "--isolate-fixtures=fresh")
     assert found == {
-        "test_used": ["descriptors: used a descriptor of pytest's own: file data.txt"],
+        "test_used": [
+            "descriptors: used a descriptor of pytest's own: file data.txt, test_it.py:3 (test_used)"
+        ],
         "test_left": [],
     }
 
@@ -330,5 +337,5 @@ def test_a_test_that_dies_says_what_it_wrote(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it="import os\ndef test_it(): open('/tmp/fixed', 'w'); os.abort()")
     pytester.runpytest_subprocess("--isolate-all", "--isolate-json=out.json").assert_outcomes(failed=1)
     (record,) = records(pytester)
-    assert told(record) == ["files: created /tmp/fixed (0 bytes)"]
+    assert told(record) == ["files: created /tmp/fixed (0 bytes), test_it.py:2 (test_it)"]
     assert record["slept_s"] is None
