@@ -277,18 +277,18 @@ def _bind(shown: str, source: object, target: str) -> Bind:
 
 
 def parse_artifacts(value: object) -> tuple[str, ...]:
-    globs = _lines(value, "a glob or a list of them")
-    for glob in globs:
-        if "\0" in glob or ".." in glob.split("/") or not glob.strip("/ "):
-            raise ValueError(f"artifact {quoted(glob)} is not a glob without '..', as in 'out/**/*.png'")
-    return tuple(globs)
+    return _globs(value, "artifact", "out/**/*.png")
 
 
 def parse_writes(value: object) -> tuple[str, ...]:
+    return _globs(value, "writes", "~/.cache/mytool/**")
+
+
+def _globs(value: object, name: str, example: str) -> tuple[str, ...]:
     globs = _lines(value, "a glob or a list of them")
     for glob in globs:
         if "\0" in glob or ".." in glob.split("/") or not glob.strip("/ "):
-            raise ValueError(f"writes {quoted(glob)} is not a glob without '..', as in '~/.cache/mytool/**'")
+            raise ValueError(f"{name} {quoted(glob)} is not a glob without '..', as in '{example}'")
     return tuple(globs)
 
 
