@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from typing import Any
 
 import pytest
@@ -339,3 +340,18 @@ def test_a_test_that_dies_says_what_it_wrote(pytester: pytest.Pytester) -> None:
     (record,) = records(pytester)
     assert told(record) == ["files: created /tmp/fixed (0 bytes), test_it.py:2 (test_it)"]
     assert record["slept_s"] is None
+
+
+def test_where_nobody_can_look_that_is_said(pytester: pytest.Pytester) -> None:
+    suite = """
+        import os
+        import pytest
+        @pytest.mark.isolated(files=100)
+        def test_it():
+            with pytest.raises(OSError, match="Too many open files"):
+                while True:
+                    os.open("/etc/hostname", os.O_RDONLY)
+    """
+    found = run(pytester, textwrap.dedent(suite), "--isolate-allow=descriptors")
+    unseen = "environment: left its process so that nobody can look for processes: Too many open files, *"
+    assert fits(found["test_it"], [unseen])

@@ -34,7 +34,7 @@ from pytest_isolate.runner.observe import secrets as secrets_of_home
 from pytest_isolate.runner.watches import watch
 from pytest_isolate.sandbox.messages import Observed
 from pytest_isolate.spec import Fixtures, Network, Start, Watch
-from pytest_isolate.violation import MOST_VIOLATIONS, Violation
+from pytest_isolate.violation import MOST_VIOLATIONS, Kind, Violation
 
 __all__ = ["Observer", "Observers"]
 
@@ -133,9 +133,10 @@ class Observers:
         audit.pause()
         found: list[Violation] = []
         for observer in reversed(self._observers):
-            # The test may have left its process without descriptors, or without /proc.
-            with contextlib.suppress(OSError):
+            try:
                 found += observer.found()
+            except OSError as error:  # the test has left its process without descriptors, or without /proc
+                found.append(_unseen(observer, error))
         places = self._files.places()
         facts: dict[str, Any] = {}
         if self._clock.slept_s:
@@ -155,3 +156,13 @@ class Observers:
         finally:
             for end in ends:
                 end()
+
+
+def _unseen(observer: Observer, error: OSError) -> Violation:
+    """Where nobody can look, nobody can say that there was nothing."""
+    what = type(observer).__name__.lower()
+    return Violation(
+        kind=Kind.ENVIRONMENT,
+        what=f"left its process so that nobody can look for {what}: {error.strerror}",
+        cure='allow=["environment"]',
+    )
