@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from pytest_isolate.runner import FRESH_PLUGIN, JOB_VARIABLE, coverage_data, pytest_private, worker
+from pytest_isolate.runner import FRESH_PLUGIN, JOB_VARIABLE, coverage_data, pytest_private, reruns, worker
 from pytest_isolate.runner.isolation import Isolation, enter_isolation
 from pytest_isolate.runner.spawn import Job, Wanted
 from pytest_isolate.sandbox.channel import ChildEnd
@@ -79,6 +79,7 @@ class _FreshSession:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> Generator[None, Any, Any]:
         """Plugins have read the command line; from here on the options are the session's."""
+        reruns.count_alone(config)
         vars(config.option).update(self._job.options)
         config.option.basetemp = None  # given, it would be emptied
         config.option.cacheclear = False

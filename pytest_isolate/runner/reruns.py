@@ -16,6 +16,7 @@ import pytest
 __all__ = [
     "RERUN",
     "add_earlier",
+    "count_alone",
     "count_attempts",
     "forget_superseded",
     "mark_as_rerun",
@@ -29,6 +30,14 @@ RERUN = "rerun"  #: an outcome of reports
 
 def _plugin(item: pytest.Item) -> Any:
     return item.config.pluginmanager.getplugin("rerunfailures")
+
+
+def count_alone(config: pytest.Config) -> None:
+    """In a fresh interpreter, before it is configured: the plugin would count by a server on TCP, for workers
+    that do not come, and a test without namespaces may have no such socket."""
+    plugin: Any = config.pluginmanager.getplugin("rerunfailures")
+    if hasattr(plugin, "HAS_PYTEST_HANDLECRASHITEM"):  # since 11.0
+        plugin.HAS_PYTEST_HANDLECRASHITEM = False
 
 
 def may_repeat(item: pytest.Item) -> bool:

@@ -596,7 +596,7 @@ def test_without_any_namespace(pytester: pytest.Pytester) -> None:
         *("-p", "no:cacheprovider", "--cov=.", "--log-file=log", "--basetemp=base", "--junitxml=out.xml"),
     )
     assert result.parseoutcomes() == {"passed": 2}
-    result.stdout.fnmatch_lines(["enforced: no namespaces*", "test_it.py * 100%"])
+    result.stdout.fnmatch_lines(["enforced: level *, no namespaces (confined: *", "test_it.py * 100%"])
     written = {path.name for path in pytester.path.iterdir()} - {"__pycache__", "stdout", "stderr"}
     assert written == {"test_it.py", "log", "base", "out.xml", ".coverage"}
 
