@@ -330,7 +330,7 @@ def _child_steps(plan: Plan, cgroup_version: str | None) -> Iterator[str]:
     if plan.confinement is not None:
         yield from confinement_parts(plan.confinement)
     if plan.filtered:
-        yield "filter system calls that reach past namespaces"
+        yield "install the filter of system calls (seccomp)"
     if limits.files is not None:
         yield f"limit each process to {limits.files} open files"
     if limits.cpu_time_s is not None:

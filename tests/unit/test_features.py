@@ -15,8 +15,9 @@ from pytest_isolate.kernel.features import explain_failure
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.trials import trials
-from pytest_isolate.sandbox import enter, steps
+from pytest_isolate.sandbox import enter, reach, steps
 from pytest_isolate.sandbox.oci import stage
+from pytest_isolate.spec import TcpPort
 from pytest_isolate.syscalls.program import Program
 
 CREATE = "create the namespaces"
@@ -215,6 +216,8 @@ EVERY_STEP: dict[type, tuple[Any, ...]] = {
     steps.LimitNamespaces: (0,),
     steps.HandOut: ((Namespace.PID,),),
     steps.Seal: (),
+    reach.ListenOn: (TcpPort(host=80, inside=8080), ("127.0.0.1",)),
+    reach.MountHosts: ("/etc/hosts", "127.0.0.1 db"),
     stage.Stage: ("/stage", 1, ()),
     stage.LendCgroups: ("/stage", ()),
 }
