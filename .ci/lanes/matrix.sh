@@ -5,7 +5,11 @@ set -euo pipefail
 
 PYTESTS=(84 92)
 ALL=(tests/unit tests/plugin)
-BELOW=(tests/plugin/test_{any_root,artifacts,cli,endurance,image_cli,limits,missing,pool,sandbox}.py tests/plugin/third_party)
+BELOW=(
+    tests/plugin/test_{any_root,artifacts,cli,endurance,image_cli,limits,missing,pool,sandbox}.py
+    tests/plugin/test_{escapes,hosts,isolated_network,levels,network_watch,ports,private_network}.py
+    tests/plugin/third_party
+)
 
 # corner VERSION PYTHON PYTEST ARGUMENT…: tox finds interpreters on PATH only; those of pyenv are not there.
 corner() {
