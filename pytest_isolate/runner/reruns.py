@@ -7,6 +7,7 @@ parent does, in a new sandbox.
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -33,10 +34,14 @@ def _plugin(item: pytest.Item) -> Any:
 
 
 def count_alone(config: pytest.Config) -> None:
-    """In a fresh interpreter, before it is configured: the plugin would count by a server on TCP, for workers
-    that do not come, and a test without namespaces may have no such socket."""
+    """In a fresh interpreter, before it is configured: the plugin counts by a server on TCP, for workers that do
+    not come here. A test without namespaces has no such socket."""
     plugin: Any = config.pluginmanager.getplugin("rerunfailures")
-    if hasattr(plugin, "HAS_PYTEST_HANDLECRASHITEM"):  # since 11.0
+    if not hasattr(plugin, "HAS_PYTEST_HANDLECRASHITEM"):  # since 11.0
+        return
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+    except PermissionError:
         plugin.HAS_PYTEST_HANDLECRASHITEM = False
 
 
