@@ -34,8 +34,8 @@ def _plugin(item: pytest.Item) -> Any:
 
 
 def count_alone(config: pytest.Config) -> None:
-    """In a fresh interpreter, before it is configured: the plugin counts by a server on TCP, for workers that do
-    not come here. A test without namespaces has no such socket."""
+    """In a fresh interpreter, before it is configured: the plugin counts by a server on TCP, for workers that
+    do not come here. A test without namespaces has no such socket."""
     plugin: Any = config.pluginmanager.getplugin("rerunfailures")
     if not hasattr(plugin, "HAS_PYTEST_HANDLECRASHITEM"):  # since 11.0
         return
