@@ -116,6 +116,11 @@ def cannot_open(path, mode="r"):
         pass
 
 
+def is_masked(path):
+    """Whether it is the null device in the file's place."""
+    return os.path.exists(path) and os.stat(path).st_rdev == os.makedev(1, 3)
+
+
 def mounts():
     """(place, options, type)"""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
@@ -318,7 +323,8 @@ def test_sysctl(name):
 )
 def test_files_of_the_whole_machine(path):
     """Would restart it, move its interrupts, read its memory and its log."""
-    cannot_open(path, "r+")
+    if not is_masked(path):
+        cannot_open(path, "r+")
     if path in ("/proc/kcore", "/proc/kmsg"):
         try:
             with open(path, "rb", buffering=0) as file:
@@ -437,7 +443,8 @@ def test_debug_file_systems():
             result = mount("none", "/mnt", fstype)
             if result == 0 and fstype == "binfmt_misc":  # one of this user namespace's own, since Linux 6.7
                 continue
-            refused(result, errno.EPERM, errno.ENODEV, errno.EINVAL)
+            # Where there is no EFI, that is said before rights are looked at (since Linux 6.7).
+            refused(result, errno.EPERM, errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP)
 
     in_fork(body)
 
