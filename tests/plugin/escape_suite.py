@@ -443,7 +443,7 @@ def test_debug_file_systems():
             result = mount("none", "/mnt", fstype)
             if result == 0 and fstype == "binfmt_misc":  # one of this user namespace's own, since Linux 6.7
                 continue
-            # Where there is no EFI, that is said before rights are looked at (since Linux 6.7).
+            # Without EFI, efivarfs says so before it asks for rights: seen on Linux 6.12.
             refused(result, errno.EPERM, errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP)
 
     in_fork(body)
