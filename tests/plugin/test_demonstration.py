@@ -61,10 +61,12 @@ def run(base: Path, suite: str, home: Path) -> Run:
     (project / "pytest.ini").touch()
     shutil.copy(SUITES / suite, project / "test_it.py")
     command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider"]
+    # As pytester has it: what this run was told is not for that one.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     ended = subprocess.run(
         [*command, "--isolate-strict", "--isolate-json=out.json"],
         cwd=project,
-        env={**os.environ, "HOME": str(home)},
+        env=environ | {"HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -326,6 +326,12 @@ def test_descriptors_of_pytests_own(pytester: pytest.Pytester) -> None:
     }
 
 
+def test_what_pytest_writes_meanwhile_is_not_the_tests(pytester: pytest.Pytester) -> None:
+    suite = "import time\ndef test_soon(): pass\ndef test_late(): time.sleep(0.5)"
+    found = run(pytester, suite, "--isolate-fixtures=fresh", "--isolate-jobs=2", "-v")
+    assert found == {"test_soon": [], "test_late": []}
+
+
 @pytest.mark.parametrize("args", [[], ["--isolate-jobs=2"], ["--isolate-start=spawn"]], ids=str)
 def test_slept(pytester: pytest.Pytester, args: list[str]) -> None:
     suite = "import time\ndef test_it(): [time.sleep(0.01) for _ in range(3)]\ndef test_not(): pass"

@@ -35,6 +35,8 @@ class Descriptors:
     def __init__(self, own: Iterable[int]) -> None:
         """``own``: of pytest and this plugin, which the test may use unknowingly."""
         self._own = {0, 1, 2, *own}
+        # Beside other tests a child has them diverted, and those files elsewhere, to which pytest still writes.
+        self._own_files = {_identity(fd) for fd in self._own}
         self._before = b""
         self._inherited: dict[int, tuple[str, object]] = {}
         self._opened: dict[str, str] = {}  # path -> place
@@ -51,7 +53,7 @@ class Descriptors:
 
     def watch_inherited(self) -> None:
         """Whatever is open when the process of a test begins was opened by pytest, of which it is a copy."""
-        own = {_identity(fd) for fd in self._own}
+        own = self._own_files | {_identity(fd) for fd in self._own}
         inherited = [fd for fd in _numbers(open_descriptors()) if _identity(fd) not in own]
         self._inherited = {fd: use for fd in inherited if (use := _use_of(fd))}
 
