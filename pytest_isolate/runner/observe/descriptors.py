@@ -35,7 +35,7 @@ class Descriptors:
     def __init__(self, own: Iterable[int]) -> None:
         """``own``: of pytest and this plugin, which the test may use unknowingly."""
         self._own = {0, 1, 2, *own}
-        # Beside other tests a child has them diverted, and those files elsewhere, to which pytest still writes.
+        # Beside other tests a child has them diverted; pytest still writes to the files that they were.
         self._own_files = {_identity(fd) for fd in self._own}
         self._before = b""
         self._inherited: dict[int, tuple[str, object]] = {}
