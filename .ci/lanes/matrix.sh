@@ -7,7 +7,7 @@ PYTESTS=(84 92)
 ALL=(tests/unit tests/plugin)
 BELOW=(
     tests/plugin/test_{any_root,artifacts,cli,endurance,image_cli,limits,missing,pool,sandbox}.py
-    tests/plugin/test_{escapes,hosts,isolated_network,levels,network_watch,ports,private_network}.py
+    tests/plugin/test_{baseline,escapes,hosts,isolated_network,levels,network_watch,ports,private_network,strict,verify}.py
     tests/plugin/third_party
 )
 
