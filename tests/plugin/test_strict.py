@@ -338,6 +338,7 @@ def test_the_example_of_the_documentation(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["strict: signed off"])
 
 
+@pytest.mark.knows("pytest_cov")
 @pytest.mark.parametrize("way", [[], ["--isolate-start=spawn"], ["-n2"]], ids=" ".join)
 def test_coverage_is_measured(way: list[str], run: Callable[..., Run], pytester: pytest.Pytester) -> None:
     """It would open a file in the project for each process that it finds itself in."""
@@ -354,9 +355,18 @@ def test_coverage_is_measured(way: list[str], run: Callable[..., Run], pytester:
     result.result.stdout.fnmatch_lines(["lib.py * 4 * 0 *100%*", "strict: signed off"])
 
 
+@pytest.mark.knows("hypothesispytest")
 @pytest.mark.parametrize("way", [[], ["--isolate-start=spawn"]], ids=" ".join)
-def test_hypothesis_remembers(way: list[str], run: Callable[..., Run], pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize("profile", ["default", "ci"])
+def test_hypothesis_remembers(
+    profile: str,
+    way: list[str],
+    run: Callable[..., Run],
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("hypothesis")
+    monkeypatch.setenv("CI", "true")
     result = run(
         """
         from hypothesis import given, strategies
@@ -367,8 +377,10 @@ def test_hypothesis_remembers(way: list[str], run: Callable[..., Run], pytester:
         """,
         "--isolate-strict",
         "-Werror",
+        f"--hypothesis-profile={profile}",
         *way,
     )
     assert result.outcomes == {"passed": 1, "failed": 1}, result.out
     assert [record["violations"] for record in result.records] == [[], []]
-    assert [*(pytester.path / ".hypothesis" / "examples").iterdir()]
+    examples = pytester.path / ".hypothesis" / "examples"
+    assert examples.exists() == (profile == "default")
