@@ -12,7 +12,7 @@ import pytest
 
 from pytest_isolate.kernel.cgroups import prepare_leaf
 
-from ..on_demand import ALL_OFF
+from .. import on_demand
 
 TIME_SCALE = float(os.environ.get("TEST_TIME_SCALE", "1"))  # 25 in the virtual machine
 
@@ -43,10 +43,12 @@ def _room_for_cgroups() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _few_plugins(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the extra ``test`` installs and changes or slows every run is off until ``-p NAME`` asks for it."""
     if "pytester" in request.fixturenames:
-        request.getfixturevalue("pytester")  # discards the variable
-    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(ALL_OFF))
+        request.getfixturevalue("pytester")  # discards the variables
+    for name, value in on_demand.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    for mark in request.node.iter_markers("knows"):
+        monkeypatch.setenv("PYTEST_ADDOPTS", f"{os.environ['PYTEST_ADDOPTS']} -p {mark.args[0]}")
 
 
 @pytest.fixture

@@ -132,6 +132,7 @@ def test_trace(terminal: Terminal) -> None:
     assert terminal.end()[0] == 0
 
 
+@pytest.mark.knows("timeout")
 def test_nobody_who_debugs_is_timed_out(terminal: Terminal) -> None:
     pytest.importorskip("pytest_timeout")
     terminal.start("-k", "break", "--timeout=1", "--isolate-timeout=1s", "-o", "faulthandler_timeout=1")

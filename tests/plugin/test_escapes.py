@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from .. import on_demand
 from ..conftest import features
 from .conftest import TIME_SCALE
 
@@ -144,11 +145,11 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tried]:
 def _run(project: Path) -> str:
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_"))}
     command = [sys.executable, "-m", "pytest", "--isolate-all", "--isolate-json=records.jsonl"]
-    command += ["-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist", "--rootdir", str(project)]
+    command += ["-p", "no:cacheprovider", "--rootdir", str(project)]
     ran = subprocess.run(
         [*command, "-c", os.devnull, "test_escape_suite.py"],
         cwd=project,
-        env=environ,
+        env={**environ, **on_demand.ENVIRONMENT},
         capture_output=True,
         text=True,
         timeout=300 * TIME_SCALE,

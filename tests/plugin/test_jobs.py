@@ -332,6 +332,7 @@ def test_what_needs_one_at_a_time_gets_it(run: Runner, option: str) -> None:
     assert f"one at a time, for {option} (--isolate-jobs)" in inner.out
 
 
+@pytest.mark.knows("rerunfailures")
 def test_reruns_after_a_crash(run: Runner, tmp_path: Path) -> None:
     pytest.importorskip("pytest_rerunfailures")
     inner = run(

@@ -22,6 +22,7 @@ import pytest
 
 from pytest_isolate.kernel.landlock import gaps, landlock_abi
 
+from .. import on_demand
 from .conftest import TIME_SCALE
 
 NOBODY = 65534
@@ -57,15 +58,11 @@ class Place:
         before = become if self.uid != os.geteuid() else []
         if docker or old:
             before = [sys.executable, str(DOCKER_LIKE), *(["--old"] if old else []), *before]
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("PYTEST_") or name == "PYTEST_ADDOPTS"
-        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         return subprocess.run(
             [*before, *command],
             cwd=self.home,
-            env={**inherited, "HOME": str(self.home), "COLUMNS": "1000"},
+            env={**inherited, **on_demand.ENVIRONMENT, "HOME": str(self.home), "COLUMNS": "1000"},
             capture_output=True,
             text=True,
             timeout=60 * TIME_SCALE,

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from .. import on_demand
 from .conftest import TIME_SCALE
 
 pytestmark = pytest.mark.needs("user namespace")
@@ -51,14 +52,13 @@ def as_nobody() -> Iterator[AsNobody]:
         if tried.returncode:
             pytest.skip(f"nobody may not run {sys.executable}, or not in {home}: {tried.stderr.decode()}")
         (home / "test_it.py").write_text(SUITE)
-        kept = ("PYTEST_ADDOPTS",)  # the plugins to be off
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_") or k in kept}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
 
         def run(*args: str) -> tuple[str, dict[str, dict[str, Any]]]:
             ran = subprocess.run(
                 [*command, "-m", "pytest", *SWITCHES, *args],
                 cwd=home,
-                env={**inherited, "HOME": name, "COLUMNS": "10000"},
+                env={**inherited, **on_demand.ENVIRONMENT, "HOME": name, "COLUMNS": "10000"},
                 capture_output=True,
                 text=True,
                 timeout=60 * TIME_SCALE,

@@ -278,6 +278,7 @@ def test_xdist(run: Runner, dist: str) -> None:
         assert len({(r["worker"], r["sandbox"]) for r in unparametrized}) == 2
 
 
+@pytest.mark.knows("pytest_cov")
 def test_coverage_of_a_crash_is_all_but_its_own(run: Runner) -> None:
     pytest.importorskip("pytest_cov")
     inner = run(
@@ -300,6 +301,7 @@ def test_coverage_of_a_crash_is_all_but_its_own(run: Runner) -> None:
     assert missing == "5"  # what test_2 alone had reached
 
 
+@pytest.mark.knows("rerunfailures")
 def test_reruns_in_a_shared_sandbox(run: Runner) -> None:
     pytest.importorskip("pytest_rerunfailures")
     inner = run(

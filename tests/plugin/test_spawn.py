@@ -254,6 +254,7 @@ def test_works_without_autoload(pytester: pytest.Pytester, monkeypatch: pytest.M
         "import os\n\ndef test_it(): assert os.getpid() == 2 and 'PYTEST_DISABLE_PLUGIN_AUTOLOAD' not in os.environ"
     )
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTEST_ADDOPTS")
     args = [
         "-p",
         "pytest_isolate.plugin",
@@ -461,7 +462,7 @@ def test_options_reach_plugins_and_conftests(
             assert which == "two"
         """
     )
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p my_other --mine='a value'")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p isolate -p my_other --mine='a value'")
     monkeypatch.setenv("PYTHONPATH", str(pytester.path))
     result = pytester.runpytest_subprocess(
         "-p", "my_plugin", "--isolate-all", SPAWN, "-k", "two", "-m", "slow", "-o", "markers=slow", "-x",
@@ -584,6 +585,7 @@ def test_directory_as_root(run: Runner, pytester: pytest.Pytester) -> None:
     assert inner.record("test_inside")["written_files"] == 0
 
 
+@pytest.mark.knows("pytest_cov")
 def test_without_any_namespace(pytester: pytest.Pytester) -> None:
     """Degraded to a process of its own: then what a fresh interpreter does to files is real."""
     pytester.makepyfile(
@@ -774,6 +776,7 @@ COVERED = """
 """
 
 
+@pytest.mark.knows("pytest_cov")
 @pytest.mark.parametrize("args", [[], ["--cov-branch"], ["--cov-context=test"], ["-n2"]], ids=str)
 def test_pytest_cov(run: Runner, args: list[str]) -> None:
     pytest.importorskip("pytest_cov")
@@ -806,6 +809,7 @@ def test_plain_coverage(pytester: pytest.Pytester, branch: list[str]) -> None:
     assert "100%" not in found[0]
 
 
+@pytest.mark.knows("timeout")
 @pytest.mark.parametrize("method", ["signal", "thread"])
 def test_pytest_timeout(run: Runner, method: str) -> None:
     pytest.importorskip("pytest_timeout")
@@ -824,6 +828,7 @@ def test_pytest_timeout(run: Runner, method: str) -> None:
     assert "Timeout" in inner.out
 
 
+@pytest.mark.knows("rerunfailures")
 def test_crashes_are_rerun(run: Runner, pytester: pytest.Pytester) -> None:
     pytest.importorskip("pytest_rerunfailures")
     mark = pytester.path / "mark"
@@ -845,6 +850,7 @@ def test_crashes_are_rerun(run: Runner, pytester: pytest.Pytester) -> None:
     assert inner.outcomes == {"passed": 1, "rerun": 2}
 
 
+@pytest.mark.knows("rerunfailures")
 def test_rerunfailures(run: Runner) -> None:
     pytest.importorskip("pytest_rerunfailures")
     inner = run(

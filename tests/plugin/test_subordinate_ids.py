@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from .. import on_demand
 from ..archives import Layout, directory, file
 from ..registry_server import need_programs
 
@@ -44,7 +45,7 @@ class Granted:
         self.layers = home / "cache/pytest-isolate/images/layers/sha256"
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
         self.environ |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "COLUMNS": "10000"}
-        self.environ |= {"PYTEST_ADDOPTS": os.environ["PYTEST_ADDOPTS"]}
+        self.environ |= on_demand.ENVIRONMENT
 
     def run(self, *args: str, check: bool = True) -> str:
         """Python with these arguments; what it prints."""

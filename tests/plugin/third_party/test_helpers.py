@@ -13,6 +13,7 @@ pytestmark = pytest.mark.needs("user namespace")
 Runner = Callable[..., Run]
 
 
+@pytest.mark.knows("pytest_mock")
 def test_mock(both: Both) -> None:
     pytest.importorskip("pytest_mock")
     plain, isolated = both(

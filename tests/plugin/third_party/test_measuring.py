@@ -40,6 +40,7 @@ def percentage(out: str) -> str:
     return str(found)
 
 
+@pytest.mark.knows("pytest_cov")
 @pytest.mark.parametrize("args", [[], ["--cov-branch"], ["--cov-context=test"], ["-n2"]], ids=str)
 def test_pytest_cov(both: Both, args: list[str]) -> None:
     pytest.importorskip("pytest_cov")
@@ -64,6 +65,7 @@ def test_coverage_run(pytester: pytest.Pytester, branch: bool) -> None:
     assert measured[0][0] == branch
 
 
+@pytest.mark.knows("pytest_cov")
 def test_contexts_name_the_test(pytester: pytest.Pytester, both: Both) -> None:
     coverage = pytest.importorskip("coverage")
     found = []
@@ -121,6 +123,7 @@ HYPOTHESIS = """
 """
 
 
+@pytest.mark.knows("hypothesispytest")
 def test_hypothesis_statistics(run: Runner) -> None:
     pytest.importorskip("hypothesis")
     inner = run(HYPOTHESIS.replace("< 1_000_000", "== x"), "--hypothesis-show-statistics")
@@ -129,6 +132,7 @@ def test_hypothesis_statistics(run: Runner) -> None:
     assert "seen" in inner.out
 
 
+@pytest.mark.knows("hypothesispytest")
 def test_hypothesis_replays_a_failing_example_in_the_next_run(run: Runner, pytester: pytest.Pytester) -> None:
     pytest.importorskip("hypothesis")
     options = ["--hypothesis-profile=default", "-p", "no:xdist"]  # the profile of CI has no database

@@ -25,6 +25,7 @@ SLOW = """
 """
 
 
+@pytest.mark.knows("timeout")
 @pytest.mark.parametrize("method", ["signal", "thread"])
 def test_timeout_by_mark(run: Runner, method: str) -> None:
     pytest.importorskip("pytest_timeout")
@@ -42,6 +43,7 @@ def test_timeout_by_mark(run: Runner, method: str) -> None:
     assert "Timeout" in inner.out
 
 
+@pytest.mark.knows("timeout")
 def test_timeout_for_the_session(both: Both) -> None:
     pytest.importorskip("pytest_timeout")
     plain, isolated = both(SLOW, "-o", "timeout=0.5", "-o", "timeout_method=signal")
@@ -49,6 +51,7 @@ def test_timeout_for_the_session(both: Both) -> None:
     assert "Failed: Timeout" in isolated.out
 
 
+@pytest.mark.knows("rerunfailures")
 def test_rerun_of_failures(both: Both) -> None:
     pytest.importorskip("pytest_rerunfailures")
     plain, isolated = both(
@@ -117,6 +120,7 @@ CRASHING = """
 """
 
 
+@pytest.mark.knows("rerunfailures")
 @pytest.mark.parametrize("args", [["-p", "no:xdist"], [], ["-n2"]], ids=["alone", "xdist-unused", "xdist"])
 def test_rerun_of_crashes(run: Runner, pytester: pytest.Pytester, args: list[str]) -> None:
     pytest.importorskip("pytest_rerunfailures")
@@ -131,6 +135,7 @@ def test_rerun_of_crashes(run: Runner, pytester: pytest.Pytester, args: list[str
     assert "ERROR" not in inner.out
 
 
+@pytest.mark.knows("rerunfailures")
 def test_rerun_limits_of_the_session(run: Runner) -> None:
     plugin = pytest.importorskip("pytest_rerunfailures")
     if not hasattr(plugin.StatusDB, "try_increment_suite_reruns"):
@@ -139,6 +144,7 @@ def test_rerun_limits_of_the_session(run: Runner) -> None:
     assert inner.outcomes == {"failed": 2, "rerun": 3}
 
 
+@pytest.mark.knows("rerunfailures")
 def test_flaky_tests_fail_the_run_if_asked(both: Both) -> None:
     plugin = pytest.importorskip("pytest_rerunfailures")
     if not hasattr(plugin, "pytest_sessionfinish"):
