@@ -30,8 +30,8 @@ def _database() -> Any:
 
 
 def storage() -> str | None:
-    """The directory of the database, with what else Hypothesis remembers beside the default one, and writes where
-    there is no database: its profile for CI has none."""
+    """The directory of the database, with what else Hypothesis remembers beside the default one, and writes
+    where there is no database: its profile for CI has none."""
     if "hypothesis" not in sys.modules:
         return None
     path = getattr(_database(), "path", None)
@@ -69,5 +69,5 @@ def deliver(item: pytest.Item, data: dict[str, Any]) -> None:
     if data["method"] not in METHODS:
         raise ValueError(f"{data['method']!r} is no method of a database")
     arguments = [bytes.fromhex(argument) for argument in data["arguments"]]
-    if (database := _database()) is not None:  # a spawned test may have one of its own: it takes itself out of CI
+    if (database := _database()) is not None:  # a spawned test may have its own, not knowing that this is CI
         getattr(database, data["method"])(*arguments)
