@@ -12,6 +12,7 @@ from pytest_isolate.spec import (
     Fixtures,
     HostRootfs,
     Network,
+    Seccomp,
     Spec,
     User,
     Watch,
@@ -60,11 +61,10 @@ def _escapes(spec: Spec) -> Iterator[str]:
     yield from (f'binds="{_shown(bind)}"' for bind in spec.binds if not bind.readonly)
     yield from _of_environment(spec.env, spec)
     yield from (f'allow="{kind.value}"' for kind in spec.allow)
-    hosts = getattr(spec, "hosts", ())
-    yield from (f'hosts="{name}"' for name, *_ in (hosts.items() if isinstance(hosts, dict) else hosts))
-    yield from (f'writes="{place}"' for place in getattr(spec, "writes", ()))
-    seccomp = getattr(spec, "seccomp", None)
-    if getattr(seccomp, "value", seccomp) in ("off", False):
+    yield from (f'ports="{port}"' for port in spec.ports)
+    yield from (f'hosts="{name}"' for name, _ in spec.hosts)
+    yield from (f'writes="{place}"' for place in spec.writes)
+    if spec.seccomp is Seccomp.OFF:
         yield 'seccomp="off"'
 
 

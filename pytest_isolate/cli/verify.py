@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,13 +10,10 @@ from typing import Any, TextIO
 from pytest_isolate.account import Account, AccountError, read
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.process import ROOT_CAPABILITIES, mask
-from pytest_isolate.spec import Spec
 
 __all__ = ["add_arguments", "verify"]
 
 _FILTER = 2  # SECCOMP_MODE_FILTER of linux/seccomp.h
-#: Whether tests get a filter of this plugin's, unless they ask for none.
-_HAS_FILTER = any(field.name == "seccomp" for field in dataclasses.fields(Spec))
 _MOST_PROBLEMS = 20
 Record = Mapping[str, Any]
 
@@ -153,7 +149,7 @@ def _of_evidence(record: Record, enforced: Mapping[str, Any], escapes: list[str]
             yield "its capabilities are not known"
         elif beyond:
             yield f"it had capabilities that no test needs: {beyond:016x}"
-    if _HAS_FILTER and 'seccomp="off"' not in escapes and enforced["seccomp"] != _FILTER:
+    if 'seccomp="off"' not in escapes and enforced["seccomp"] != _FILTER:
         yield f"no seccomp filter was in force (mode {enforced['seccomp']})"
     limit = record["memory_limit_bytes"]
     if limit is not None and enforced["cgroup"] is None:

@@ -74,7 +74,9 @@ def test_nothing_asked(tiny: pytest.Pytester) -> None:
         ({"env": {"HOME": "/data"}}, ('env="HOME"',)),
         ({"watch": "off"}, ()),
         ({"hosts": {"db": "127.0.0.1", "mq": "127.0.0.2"}}, ('hosts="db"', 'hosts="mq"')),
-        ({"network": "private:shop", "ports": [5432]}, ()),
+        ({"network": "private:shop"}, ()),
+        ({"ports": [5432, "8080:80"]}, ('ports="5432"', 'ports="8080:80"')),
+        ({"seccomp": "off"}, ('seccomp="off"',)),
         ({"artifacts": ["out/*"], "scope": "class", "memory": "1G"}, ()),
     ],
 )
