@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pytest_isolate.syscalls._native import ffi, lib
 
-__all__ = ["count_ipc", "open_descriptors", "print_of_processes", "umask"]
+__all__ = ["count_ipc", "has_company", "open_descriptors", "signal_handlers", "umask"]
 
 # Made before the forks, and reused: memory that a child makes anew costs it more than all the rest.
 _look = ffi.new("struct look *")
 _open = ffi.buffer(_look.open)
+_handlers = memoryview(ffi.buffer(_look.handlers)).cast("@L")  # an unsigned long is as wide as an address
 
 
 def open_descriptors() -> bytes:
@@ -23,10 +24,15 @@ def count_ipc() -> int:
     return int(_look.system_v) + int(_look.queues)
 
 
-def print_of_processes() -> int:
-    """A number that other processes in /proc would have made another."""
-    lib.isolate_look_at_processes(_look)
-    return int(_look.processes)
+def signal_handlers() -> list[int]:
+    """Of signals 1 to 64, as the kernel has them: 0 is SIG_DFL, 1 SIG_IGN, else the address of a function."""
+    lib.isolate_look_at_signals(_look)
+    return _handlers.tolist()
+
+
+def has_company() -> bool:
+    """Whether the pid namespace has a process, if only a zombie, beside this one and its init."""
+    return bool(lib.isolate_has_company())
 
 
 def umask() -> int:

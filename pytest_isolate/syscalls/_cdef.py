@@ -147,16 +147,17 @@ CDEF = (
     int isolate_enter_node(int user_fd, int mnt_fd, int net_fd);
     int isolate_tell_entered(int channel_fd);
 
-    enum { LOOK_DESCRIPTORS = 1024 };
+    enum { LOOK_DESCRIPTORS = 1024, LOOK_SIGNALS = 64 };
     struct look {
         unsigned char open[1024];
         int system_v;
         int queues;
-        uint64_t processes;
+        uintptr_t handlers[64];
     };
     void isolate_look_at_descriptors(struct look *look);
     void isolate_look_at_ipc(struct look *look);
-    void isolate_look_at_processes(struct look *look);
+    void isolate_look_at_signals(struct look *look);
+    int isolate_has_company(void);
     int isolate_umask(void);
     void *dlopen(const char *name, int flags);
     int isolate_open_in_root(int root_fd, const char *path, int flags);

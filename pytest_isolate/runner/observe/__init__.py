@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from pytest_isolate.kernel.look import count_ipc, print_of_processes
+from pytest_isolate.kernel.look import count_ipc, has_company
 from pytest_isolate.runner import pytest_private
 from pytest_isolate.runner.isolation import Isolation
 from pytest_isolate.runner.observe import (
@@ -88,7 +88,7 @@ class Observers:
                 for _ in observer.found():
                     continue
             count_ipc()
-            print_of_processes()
+            has_company()
 
     @classmethod
     def of(cls, config: pytest.Config) -> Observers:

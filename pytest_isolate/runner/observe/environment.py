@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pytest_isolate.kernel.look import umask
+from pytest_isolate.kernel.look import signal_handlers, umask
 from pytest_isolate.runner.observe import audit
 from pytest_isolate.violation import Kind, Violation
 
@@ -19,7 +19,6 @@ OF_PLUGINS = ("PYTEST_", "COV_", "COVERAGE_")
 UMASK = "the umask"
 LOCALE = "the locale"
 SIGNALS = "signals"
-NUMBERS = range(1, signal.NSIG)
 MOST = 1000
 #: Without the enumerations, which cost more than all the rest.
 _handler_of: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
@@ -97,7 +96,11 @@ def _state() -> State:
     return {
         UMASK: umask(),
         LOCALE: _locale_of(locale.LC_ALL, None),
-        SIGNALS: [*map(_handler_of, NUMBERS)],
+        # Those that are functions are mostly Python's one for all; Python knows which of its own that calls.
+        SIGNALS: [
+            handler if handler <= signal.SIG_IGN else _handler_of(number)
+            for number, handler in enumerate(signal_handlers(), 1)
+        ],
     }
 
 
@@ -115,7 +118,7 @@ def _differences(name: str, then: Any, now: Any) -> Iterator[str]:
     if name != SIGNALS:
         yield name
         return
-    for number, old, new in zip(NUMBERS, then, now, strict=True):
+    for number, (old, new) in enumerate(zip(then, now, strict=True), 1):
         if old != new:
             yield f"the handler of {_name(number)}"
 

@@ -24,6 +24,7 @@ from pytest_isolate.violation import Violation
 __all__ = ["Network"]
 
 SLOTS, SLOT_BYTES = 64, 512
+IS_USED = SLOTS * SLOT_BYTES  # where a byte says so: nearly all tests leave it at that
 SLOT = struct.Struct("=IH")  # count, length of the text
 #: Found without a look at the address: most of what tests do.
 INSIDE = ("127.", "localhost", "::1")
@@ -42,9 +43,7 @@ class Network:
             audit.listen(event, handler)
 
     def begin(self) -> None:
-        self._page = mmap.mmap(
-            -1, SLOTS * SLOT_BYTES
-        )  # shared with forks, zero, and not there before it is used
+        self._page = mmap.mmap(-1, IS_USED + 1)  # shared with forks, zero, and not there before it is used
         self._slots: dict[bytes, int] = {}
         self._pid = os.getpid()
 
@@ -53,8 +52,10 @@ class Network:
         return lambda: None
 
     def found(self) -> Iterator[Violation]:
+        if not self._page[IS_USED]:
+            return
         hosts = None
-        for at in range(0, len(self._page), SLOT_BYTES):
+        for at in range(0, IS_USED, SLOT_BYTES):
             count, size = SLOT.unpack_from(self._page, at)
             start = at + SLOT.size
             try:
@@ -118,6 +119,7 @@ class Network:
             if at is None:
                 return
             self._slots[data] = at
+            self._page[IS_USED] = 1
             self._page[at + SLOT.size : at + SLOT.size + len(data)] = data
             SLOT.pack_into(self._page, at, 0, len(data))
         (count, size) = SLOT.unpack_from(self._page, at)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pytest_isolate.kernel.leftover import command_of
-from pytest_isolate.kernel.look import print_of_processes
+from pytest_isolate.kernel.look import has_company
 from pytest_isolate.runner.observe import audit
 from pytest_isolate.violation import Kind, Violation
 
@@ -17,6 +17,7 @@ __all__ = ["HARMLESS", "Processes"]
 
 #: As long as pytest waits for those of a sandbox.
 GRACE_S = 0.1
+INIT = "1"
 #: multiprocessing's own helpers, which end when their parent does.
 HARMLESS = (
     "multiprocessing.resource_tracker",
@@ -30,7 +31,6 @@ class Processes:
 
     def __init__(self) -> None:
         self._before: set[str] = set()
-        self._print = 0
         self._places: dict[str, str] = {}  # by the last argument of a command
         self.told: list[int] = []  #: pids, for pytest, which sees them too
         audit.listen("subprocess.Popen", self._started)
@@ -40,15 +40,14 @@ class Processes:
         if self._places or self.told:
             self._places.clear()
             self.told.clear()
-        self._before = {*_listed()}
-        self._print = print_of_processes()
+        self._before = _present()
 
     def aside(self) -> Callable[[], None]:
-        before = {*_listed()}
-        return lambda: self._before.update({*_listed()} - before)
+        before = _present()
+        return lambda: self._before.update(_present() - before)
 
     def found(self) -> Iterator[Violation]:
-        if print_of_processes() == self._print or not self._left():
+        if not self._left():
             return
         gc.collect()  # as pools of multiprocessing end when nobody has them
         deadline = time.monotonic() + GRACE_S
@@ -66,7 +65,7 @@ class Processes:
 
     def _left(self) -> dict[int, str]:
         found = {}
-        for name in {*_listed()} - self._before:
+        for name in _present() - self._before:
             command = command_of(name)
             if command is not None and not any(part in command for part in HARMLESS):
                 found[int(name)] = command
@@ -83,5 +82,8 @@ class Processes:
             self._places[text] = self._places[f"/bin/sh -c {text}"] = place
 
 
-def _listed() -> list[str]:
-    return [name for name in os.listdir("/proc") if name.isdecimal()]
+def _present() -> set[str]:
+    """But for the test's own and the namespace's init."""
+    if not has_company():  # so that nearly no test pays for the list
+        return set()
+    return {name for name in os.listdir("/proc") if name.isdecimal()} - {INIT, str(os.getpid())}

@@ -1,9 +1,10 @@
 #define _GNU_SOURCE
 #include "look.h"
 
-#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/ipc.h>
@@ -37,31 +38,19 @@ struct entry { /* linux_dirent64, getdents(2) */
     char name[];
 };
 
-/* The sum of what is made of the names; 0 if there is no such directory. */
-static uint64_t sum_entries(const char *path, uint64_t (*number_of)(const char *name)) {
+/* How many entries a directory has but for . and the like; 0 if there is no such directory. */
+static int count_entries(const char *path) {
     char buffer[8192] __attribute__((aligned(8)));
-    uint64_t sum = 0;
+    int count = 0;
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return 0;
     long size;
     while ((size = syscall(SYS_getdents64, fd, buffer, sizeof buffer)) > 0)
         for (long at = 0; at < size; at += ((struct entry *)(buffer + at))->length)
-            sum += number_of(((struct entry *)(buffer + at))->name);
+            count += ((struct entry *)(buffer + at))->name[0] != '.';
     close(fd);
-    return sum;
-}
-
-static uint64_t one_but_for_dots(const char *name) {
-    return name[0] != '.';
-}
-
-static uint64_t hash_of_pid(const char *name) {
-    uint64_t pid = 0;
-    for (; *name >= '0' && *name <= '9'; name++)
-        pid = pid * 10 + (uint64_t)(*name - '0');
-    pid *= 0x9e3779b97f4a7c15u; /* that other pids have the same sum takes more than chance */
-    return pid ^ pid >> 32;
+    return count;
 }
 
 void isolate_look_at_ipc(struct look *look) {
@@ -80,11 +69,20 @@ void isolate_look_at_ipc(struct look *look) {
         look->system_v += segments.used_ids;
     if (msgctl(0, MSG_INFO, (struct msqid_ds *)&messages) >= 0)
         look->system_v += messages.msgpool;
-    look->queues = (int)sum_entries("/dev/mqueue", one_but_for_dots);
+    look->queues = count_entries("/dev/mqueue");
 }
 
-void isolate_look_at_processes(struct look *look) {
-    look->processes = sum_entries("/proc", hash_of_pid);
+void isolate_look_at_signals(struct look *look) {
+    for (int number = 1; number <= LOOK_SIGNALS; number++) {
+        struct sigaction action; /* glibc refuses its own two */
+        look->handlers[number - 1] =
+            sigaction(number, NULL, &action) == 0 ? (uintptr_t)action.sa_handler : 0;
+    }
+}
+
+int isolate_has_company(void) {
+    /* kill(2): -1 is everybody in the pid namespace but its init and, on Linux, the caller; 0 is no signal. */
+    return kill(-1, 0) == 0 || errno != ESRCH;
 }
 
 int isolate_umask(void) {

@@ -5,18 +5,20 @@
 
 #include <stdint.h>
 
-enum { LOOK_DESCRIPTORS = 1024 };
+enum { LOOK_DESCRIPTORS = 1024, LOOK_SIGNALS = 64 };
 
 struct look {
     unsigned char open[LOOK_DESCRIPTORS]; /* whether each of the first descriptors is */
     int system_v;  /* System V objects of the ipc namespace */
     int queues;    /* POSIX message queues, as /dev/mqueue shows them */
-    uint64_t processes; /* a hash of those that /proc shows */
+    uintptr_t handlers[LOOK_SIGNALS]; /* by number - 1, as sigaction(2) has it; 0 is SIG_DFL, 1 SIG_IGN */
 };
 
 void isolate_look_at_descriptors(struct look *look);
 void isolate_look_at_ipc(struct look *look);
-void isolate_look_at_processes(struct look *look);
+void isolate_look_at_signals(struct look *look);
+/* Whether its pid namespace has a process that is neither this one nor the init of it. */
+int isolate_has_company(void);
 int isolate_umask(void);
 
 #endif
