@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pytest_isolate.syscalls._native import ffi, lib
 
-__all__ = ["count_ipc", "has_company", "open_descriptors", "signal_handlers", "umask"]
+__all__ = ["count_ipc", "has_company", "open_descriptors", "signal_actions", "umask"]
 
 # Made before the forks, and reused: memory that a child makes anew costs it more than all the rest.
 _look = ffi.new("struct look *")
 _open = ffi.buffer(_look.open)
-_handlers = memoryview(ffi.buffer(_look.handlers)).cast("@L")  # an unsigned long is as wide as an address
+_signals = ffi.buffer(_look.signals)
 
 
 def open_descriptors() -> bytes:
@@ -24,10 +24,10 @@ def count_ipc() -> int:
     return int(_look.system_v) + int(_look.queues)
 
 
-def signal_handlers() -> list[int]:
-    """Of signals 1 to 64, as the kernel has them: 0 is SIG_DFL, 1 SIG_IGN, else the address of a function."""
+def signal_actions() -> bytes:
+    """A byte for each signal from 1 to 64: 0 for SIG_DFL, 1 for SIG_IGN, 2 for a function."""
     lib.isolate_look_at_signals(_look)
-    return _handlers.tolist()
+    return bytes(_signals)
 
 
 def has_company() -> bool:

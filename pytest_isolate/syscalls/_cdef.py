@@ -152,7 +152,7 @@ CDEF = (
         unsigned char open[1024];
         int system_v;
         int queues;
-        uintptr_t handlers[64];
+        unsigned char signals[64];
     };
     void isolate_look_at_descriptors(struct look *look);
     void isolate_look_at_ipc(struct look *look);

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pytest_isolate.kernel.look import signal_handlers, umask
+from pytest_isolate.kernel.look import signal_actions, umask
 from pytest_isolate.runner.observe import audit
 from pytest_isolate.violation import Kind, Violation
 
@@ -19,6 +19,7 @@ OF_PLUGINS = ("PYTEST_", "COV_", "COVERAGE_")
 UMASK = "the umask"
 LOCALE = "the locale"
 SIGNALS = "signals"
+FUNCTION = b"\2"
 MOST = 1000
 #: Without the enumerations, which cost more than all the rest.
 _handler_of: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
@@ -96,12 +97,19 @@ def _state() -> State:
     return {
         UMASK: umask(),
         LOCALE: _locale_of(locale.LC_ALL, None),
-        # Those that are functions are mostly Python's one for all; Python knows which of its own that calls.
-        SIGNALS: [
-            handler if handler <= signal.SIG_IGN else _handler_of(number)
-            for number, handler in enumerate(signal_handlers(), 1)
-        ],
+        SIGNALS: _handlers(),
     }
+
+
+def _handlers() -> tuple[bytes, dict[int, Any]]:
+    """What signals do; and of those that call a function which of Python's that is, None if it is not Python's."""
+    actions = signal_actions()
+    handlers = {}
+    at = actions.find(FUNCTION)
+    while at >= 0:
+        handlers[at + 1] = _handler_of(at + 1)
+        at = actions.find(FUNCTION, at + 1)
+    return actions, handlers
 
 
 def _now(name: str) -> object:
@@ -118,8 +126,8 @@ def _differences(name: str, then: Any, now: Any) -> Iterator[str]:
     if name != SIGNALS:
         yield name
         return
-    for number, (old, new) in enumerate(zip(then, now, strict=True), 1):
-        if old != new:
+    for number, (old, new) in enumerate(zip(then[0], now[0], strict=True), 1):
+        if old != new or then[1].get(number) != now[1].get(number):
             yield f"the handler of {_name(number)}"
 
 

@@ -75,8 +75,10 @@ void isolate_look_at_ipc(struct look *look) {
 void isolate_look_at_signals(struct look *look) {
     for (int number = 1; number <= LOOK_SIGNALS; number++) {
         struct sigaction action; /* glibc refuses its own two */
-        look->handlers[number - 1] =
-            sigaction(number, NULL, &action) == 0 ? (uintptr_t)action.sa_handler : 0;
+        if (sigaction(number, NULL, &action) != 0 || action.sa_handler == SIG_DFL)
+            look->signals[number - 1] = 0;
+        else
+            look->signals[number - 1] = action.sa_handler == SIG_IGN ? 1 : 2;
     }
 }
 

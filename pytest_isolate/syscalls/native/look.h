@@ -11,7 +11,7 @@ struct look {
     unsigned char open[LOOK_DESCRIPTORS]; /* whether each of the first descriptors is */
     int system_v;  /* System V objects of the ipc namespace */
     int queues;    /* POSIX message queues, as /dev/mqueue shows them */
-    uintptr_t handlers[LOOK_SIGNALS]; /* by number - 1, as sigaction(2) has it; 0 is SIG_DFL, 1 SIG_IGN */
+    unsigned char signals[LOOK_SIGNALS]; /* by number - 1: 0 is SIG_DFL, 1 SIG_IGN, 2 a function */
 };
 
 void isolate_look_at_descriptors(struct look *look);
