@@ -102,7 +102,7 @@ def _state() -> State:
 
 
 def _handlers() -> tuple[bytes, dict[int, Any]]:
-    """What signals do; and of those that call a function which of Python's that is, None if it is not Python's."""
+    """What signals do; and which function of Python those call that call one, None if it is not Python's."""
     actions = signal_actions()
     handlers = {}
     at = actions.find(FUNCTION)
