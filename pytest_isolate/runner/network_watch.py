@@ -113,28 +113,36 @@ def _process(attempt: Attempt) -> str:
     return f"pid {attempt.inner_pid}: {command}"
 
 
+_Named = tuple[Kind, str]
+
+
 def _merge(seen: Iterable[_Seen], of_python: Sequence[Violation]) -> Iterator[Violation]:
-    """Python's places in the stead of a process, where it knows some."""
-    places: dict[str, list[Violation]] = defaultdict(list)
+    """Python's places in the stead of a process, where it knows some: they add words to what the kernel has
+    seen, and take nothing away from it."""
+    places: dict[_Named, list[Violation]] = defaultdict(list)
     for violation in of_python:
-        places[violation.what].append(violation)
-    whole: dict[str, tuple[Violation, int]] = {}
+        places[violation.kind, violation.what].append(violation)
+    whole: dict[_Named, tuple[Violation, int]] = {}
     for each in seen:
         violation = each.violation
-        what = _as_asked(violation.what, places)
-        if each.is_python and what in places:
-            whole[what] = (violation, whole.get(what, (violation, 0))[1] + violation.count)
+        named = _as_asked((violation.kind, violation.what), places)
+        if each.is_python and named in places:
+            whole[named] = (violation, whole.get(named, (violation, 0))[1] + violation.count)
         else:
             yield violation
-    for what, (violation, count) in whole.items():
-        yield from places[what]
-        rest = count - sum(each.count for each in places[what])
-        if rest > 0 and not what.startswith(LOOKED_UP):  # which takes as many queries as a resolver makes
+    for named, (violation, count) in whole.items():
+        yield from places[named]
+        rest = count - sum(each.count for each in places[named])
+        if rest > 0 and not named[1].startswith(LOOKED_UP):  # which takes as many queries as a resolver makes
             yield replace(violation, count=rest)
 
 
-def _as_asked(what: str, places: Iterable[str]) -> str:
+def _as_asked(named: _Named, places: Iterable[_Named]) -> _Named:
     """Resolvers append the machine's search domains (resolv.conf(5)) to what a program asks for."""
-    if what in places or not what.startswith(LOOKED_UP):
-        return what
-    return next((asked for asked in places if what.startswith(f"{asked}.")), what)
+    kind, what = named
+    if named in places or not what.startswith(LOOKED_UP):
+        return named
+    return next(
+        ((kind, asked) for of_kind, asked in places if of_kind is kind and what.startswith(f"{asked}.")),
+        named,
+    )

@@ -1,0 +1,77 @@
+"""What the kernel has seen of a test's attempts, beside what its own process says of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_isolate.evidence import Evidence
+from pytest_isolate.kernel.attempts import Act, Attempt
+from pytest_isolate.runner.network_watch import violations
+from pytest_isolate.sandbox.network_log import Attempts
+from pytest_isolate.spec import Spec
+from pytest_isolate.violation import Kind, Violation
+
+OWN = 70
+WATCHED = Evidence(network_watch="kernel")
+CONNECTED = "connected to 1.2.3.4:80 (tcp)"
+
+
+def attempt(**changes: Any) -> Attempt:
+    fields: dict[str, Any] = {
+        "sandbox_id": 1,
+        "index": 0,
+        "pid": OWN,
+        "inner_pid": 2,
+        "act": Act.CONNECT,
+        "protocol": "tcp",
+        "host": "1.2.3.4",
+        "port": 80,
+        "name": None,
+        "command": b"python",
+    }
+    return Attempt(**(fields | changes))
+
+
+def found(*told: Violation, count: int = 1, **changes: Any) -> tuple[list[tuple[Kind, str, str, int]], int]:
+    attempts = Attempts(own_pid=OWN, counted=((attempt(**changes), count),), more=0)
+    merged, tries = violations(attempts, told, WATCHED, Spec())
+    assert tries is not None
+    return [(each.kind, each.what, each.where, each.count) for each in merged], tries
+
+
+def said(kind: Kind, what: str = CONNECTED, count: int = 1) -> Violation:
+    return Violation(kind=kind, what=what, where="test_it.py:3 (test_it)", count=count)
+
+
+def test_python_says_where() -> None:
+    place = (Kind.NETWORK, CONNECTED, "test_it.py:3 (test_it)", 1)
+    assert found(said(Kind.NETWORK)) == ([place], 1)
+    rest = (Kind.NETWORK, CONNECTED, "the test's own process", 2)
+    assert found(said(Kind.NETWORK), count=3) == ([place, rest], 3)
+
+
+@pytest.mark.parametrize("kind", [Kind.SECRETS, Kind.THREADS])
+def test_a_test_cannot_make_another_kind_of_it(kind: Kind) -> None:
+    merged, tries = found(said(kind))
+    assert (Kind.NETWORK, CONNECTED, "the test's own process", 1) in merged
+    assert tries == 1
+
+
+def test_a_name_with_the_search_domain_of_the_machine() -> None:
+    query: dict[str, Any] = {
+        "act": Act.QUERY,
+        "protocol": "udp",
+        "host": "9.9.9.9",
+        "port": 53,
+        "name": "db.example.org",
+    }
+    place = (Kind.NETWORK, "looked up db", "test_it.py:3 (test_it)", 1)
+    assert found(said(Kind.NETWORK, "looked up db"), **query) == ([place], 1)
+    assert found(said(Kind.SECRETS, "looked up db"), **query)[1] == 1
+
+
+def test_python_alone_is_nobody_where_the_kernel_looks() -> None:
+    merged, tries = violations(Attempts(OWN, (), 0), [said(Kind.NETWORK)], WATCHED, Spec())
+    assert (merged, tries) == ([], 0)
