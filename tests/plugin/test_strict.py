@@ -135,6 +135,89 @@ def test_who_writes_to_the_project_is_named(
     assert (data / "in.txt").exists()
 
 
+NOTHING_WRITTEN = """
+    import contextlib, os, pathlib, pytest, tempfile
+    here = pathlib.Path(__file__).parent
+    file, directory = here / "data" / "in.txt", here / "data"
+    def test_there_already():
+        os.makedirs(directory, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        for call in (lambda: open(file, "x"), lambda: os.mkdir("data"), lambda: os.symlink("x", file),
+                     lambda: os.link("test_it.py", file), lambda: os.open(file, os.O_CREAT | os.O_EXCL)):
+            with pytest.raises(FileExistsError):
+                call()
+        os.close(os.open(file, os.O_CREAT | os.O_RDONLY))
+    def test_a_directory():
+        with pytest.raises(IsADirectoryError):
+            open(directory, "w")
+        with pytest.raises(IsADirectoryError):
+            os.truncate(directory, 0)
+    def test_missing():
+        for call in (lambda: open(here / "none" / "x", "w"), lambda: open(here / "none", "r+"),
+                     lambda: os.mkdir("none/x"), lambda: os.remove("none/x"), lambda: os.rename("none/x", "none/y"),
+                     lambda: os.chmod("none", 0o600), lambda: os.utime("none"), lambda: os.truncate("none", 0)):
+            with pytest.raises(FileNotFoundError):
+                call()
+        for call in (lambda: open(file / "x", "w"), lambda: os.mkdir(file / "x"), lambda: os.remove(file / "x")):
+            with pytest.raises(NotADirectoryError):
+                call()
+    def test_elsewhere(tmp_path):
+        fd = os.open(tmp_path, os.O_RDONLY)
+        os.close(os.open("z", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+        open("y", "w", opener=lambda path, flags: os.open(path, flags, dir_fd=fd)).close()
+        os.mkdir("k", dir_fd=fd)
+        os.symlink("k", "l", dir_fd=fd)
+        os.link("y", "m", src_dir_fd=fd, dst_dir_fd=fd)
+        os.rename("l", "n", src_dir_fd=fd, dst_dir_fd=fd)
+        os.chmod("y", 0o600, dir_fd=fd)
+        os.utime("y", dir_fd=fd)
+        os.unlink("z", dir_fd=fd)
+        os.rmdir("k", dir_fd=fd)
+        os.close(fd)
+"""
+WRITTEN = {
+    "create": "open('new', 'w')",
+    "create_by_os": "os.open('new', os.O_CREAT | os.O_RDONLY)",
+    "exclusive": "open(data / 'new', 'x')",
+    "through_link": "open('dangling', 'w')",
+    "write": "open(file, 'r+')",
+    "append": "open(file, 'a')",
+    "truncate_by_open": "os.open(file, os.O_RDONLY | os.O_TRUNC)",
+    "nameless": "os.open(data, os.O_TMPFILE | os.O_RDWR)",
+    "truncate": "os.truncate(file, 0)",
+    "mkdir": "os.makedirs('new/deeper')",
+    "rmdir": "os.rmdir(data)",
+    "symlink": "os.symlink('x', 'new')",
+    "link": "os.link(file, 'new')",
+    "chmod": "os.chmod(file, 0o600)",
+    "chown": "os.chown(file, os.getuid(), os.getgid())",
+    "utime": "os.utime(data)",
+    "by_descriptor": "os.mkdir('new', dir_fd=os.open('data', os.O_RDONLY))",
+}
+
+
+def test_what_writes_nothing_is_no_attempt(run: Callable[..., Run], pytester: pytest.Pytester) -> None:
+    """And what does is one, to the letter: the kernel refuses each of these."""
+    (pytester.mkdir("data") / "in.txt").write_text("in")
+    (pytester.path / "dangling").symlink_to("data/none")
+    attempts = [
+        f"def test_w_{name}():\n    with pytest.raises(OSError, match='Read-only'):\n        {code}\n"
+        for name, code in WRITTEN.items()
+    ]
+    pytester.makepyfile(
+        test_w="import os, pathlib, pytest\n"
+        "data = pathlib.Path('data').absolute(); file = data / 'in.txt'\n" + "".join(attempts)
+    )
+    result = run(NOTHING_WRITTEN, "--isolate-strict")
+    assert result.outcomes == {"passed": 4, "failed": len(WRITTEN)}, result.out
+    assert "DID NOT RAISE" not in result.out
+    told = {r["nodeid"].partition("::test_")[2]: [v["what"] for v in r["violations"]] for r in result.records}
+    for name in ("there_already", "a_directory", "missing", "elsewhere"):
+        assert told[name] == [], name
+    for name in WRITTEN:
+        assert [what for what in told[f"w_{name}"] if "tried to write" in what], name
+
+
 @pytest.mark.parametrize("is_there", [True, False], ids=["there", "missing"])
 @pytest.mark.parametrize("way", WAYS, ids=" ".join)
 def test_artifacts_are_declared_places(
