@@ -23,6 +23,7 @@ __all__ = [
     "mark_as_rerun",
     "may_repeat",
     "skip_attempts",
+    "status_fd",
     "wants_again",
 ]
 
@@ -43,6 +44,12 @@ def count_alone(config: pytest.Config) -> None:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
     except PermissionError:
         plugin.HAS_PYTEST_HANDLECRASHITEM = False
+
+
+def status_fd(config: pytest.Config) -> int | None:
+    """Of the connection by which a worker of xdist counts, whatever the test does."""
+    connection = getattr(getattr(config, "failures_db", None), "sock", None)
+    return connection.fileno() if isinstance(connection, socket.socket) else None
 
 
 def may_repeat(item: pytest.Item) -> bool:

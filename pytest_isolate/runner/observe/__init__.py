@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import pytest
 
 from pytest_isolate.kernel.look import count_ipc, has_company
-from pytest_isolate.runner import pytest_private
+from pytest_isolate.runner import pytest_private, reruns
 from pytest_isolate.runner.isolation import Isolation
 from pytest_isolate.runner.observe import (
     audit,
@@ -67,6 +67,7 @@ class Observers:
         own = [
             pytest_private.log_file_fd(config),
             *(pytest_private.uncaptured_fd(config, n) for n in range(3)),
+            reruns.status_fd(config),
         ]
         self._descriptors = descriptors.Descriptors(fd for fd in own if fd is not None)
         # The last to begin is the first to be asked: what observers do themselves is not seen by others.

@@ -11,6 +11,7 @@ import os
 import socket
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from weakref import ReferenceType, ref
@@ -24,6 +25,10 @@ __all__ = ["Descriptors"]
 DIRECTORY = "/proc/self/fd"
 #: Of these the places are known; a test that opens more is not slowed down for it.
 MOST_OPENED = 500
+#: How long a process may take to end by itself, as one that was just killed.
+GRACE_S = 0.1
+#: Memory of multiprocessing.Value and its like (heap.py), which outlives them to be used again.
+ARENA = "pym-"
 CODE = (".py", ".pyc", ".so")
 TCP_INFO_BYTES = 256
 #: struct tcp_info (linux/tcp.h): tcpi_bytes_acked and tcpi_bytes_received, since Linux 4.1.
@@ -69,6 +74,7 @@ class Descriptors:
     def found(self) -> Iterator[Violation]:
         if open_descriptors() != self._before and self._left():
             gc.collect()
+            self._let_go()
             for what, where in sorted(self._left()):
                 yield Violation(
                     kind=Kind.DESCRIPTORS, what=f"left a descriptor open: {what}", where=where, cure=CURE
@@ -86,6 +92,17 @@ class Descriptors:
                     what=f"used a descriptor of pytest's own: {what}",
                     cure=f'start="spawn", {CURE}',
                 )
+
+    def _let_go(self) -> None:
+        """A Popen that nobody has any more keeps itself, with its pipes, as long as its process lives: the
+        next one would look after it."""
+        subprocess: Any = sys.modules.get("subprocess")
+        deadline = time.monotonic() + GRACE_S
+        while getattr(subprocess, "_active", None) and self._left():
+            subprocess._cleanup()
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.001)
 
     # ---- what was left --------------------------------------------------------------------------
 
@@ -107,6 +124,8 @@ class Descriptors:
                     found.append((what, place))
             elif link.startswith("/"):
                 path = link.removesuffix(" (deleted)")
+                if path != link and os.path.basename(path).startswith(ARENA):
+                    continue
                 place = self._opened.get(path) or self._opened.get(os.path.dirname(path), "")
                 if place:
                     found.append(
