@@ -80,9 +80,10 @@ def has_local_socket(path: str) -> bool:
 
 
 def known_hosts() -> set[str]:
-    """The names of hosts(5), in lower case."""
+    """The names of hosts(5), and the machine's own, in lower case."""
+    own = socket.gethostname().lower()
     try:
         lines = Path("/etc/hosts").read_text(errors="replace").splitlines()
     except OSError:
-        return set()
-    return {name.lower() for line in lines for name in line.partition("#")[0].split()[1:]}
+        return {own}
+    return {own} | {name.lower() for line in lines for name in line.partition("#")[0].split()[1:]}

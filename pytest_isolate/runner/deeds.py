@@ -75,7 +75,7 @@ def _rules(plan: Plan, rootdir: str) -> Rules:
             or is_named(path)
         )
 
-    return Rules(is_declared, scaffold)
+    return Rules(is_declared, scaffold, is_named)
 
 
 def violations_of(run: TestRun) -> Iterator[Violation]:

@@ -47,6 +47,7 @@ class Change:
 class Rules:
     is_declared: Callable[[str], bool]  #: whether a path is none that a test must leave alone
     scaffold: frozenset[str]  #: directories that are there before any test, for mounts
+    is_named: Callable[[str], bool] = lambda path: False  #: by the user; of what is there before any test
 
 
 class _Entry(NamedTuple):
@@ -63,6 +64,11 @@ def changes_in(scratch_fd: int, layers: tuple[Layer, ...], rules: Rules) -> Iter
     """
     count = 0
     for layer in layers:
+        if layer.text is not None:
+            status = layer.changed(scratch_fd)
+            if status is not None and not rules.is_named(layer.target):
+                yield Change(Deed.CHANGED, layer.target, size_bytes=status.st_size, stamp=_stamp(status))
+            continue
         below = Tree(layer.below) if layer.below else None
         fd = os.open(layer.directory, DIRECTORY | os.O_NOFOLLOW, dir_fd=scratch_fd)
         try:
@@ -139,8 +145,12 @@ def _of_file(entry: _Entry, old: os.stat_result | None) -> Change | None:
         Deed.CREATED if old is None else Deed.CHANGED,
         entry.path,
         size_bytes=status.st_size if is_regular else 0,
-        stamp=(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns),
+        stamp=_stamp(status),
     )
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _look(status: os.stat_result) -> tuple[int, ...]:

@@ -268,7 +268,8 @@ def _in_root(given: _Given) -> Iterator[Step]:
     if given.cwd != given.workspace.cwd:
         yield steps.MakeDirectory(given.cwd)
     if given.spec.readonly:
-        yield from (steps.MakeReadOnly(s.target) for s in root if isinstance(s, steps.MountOverlay))
+        written = steps.MountOverlay | reach.MountHosts
+        yield from (steps.MakeReadOnly(s.target) for s in root if isinstance(s, written))
     elif given.spec.strict:
         yield from hermetic.read_only(root, given.workspace)
     yield steps.ChangeRoot()

@@ -16,6 +16,8 @@ from pytest_isolate.syscalls.program import Program
 from pytest_isolate.units import quoted
 
 __all__ = [
+    "HOSTS",
+    "MOST_BYTES",
     "ListenOn",
     "MountHosts",
     "apply",
@@ -27,6 +29,9 @@ __all__ = [
 ]
 
 MOST_BYTES = 2**16  # of a root's own /etc/hosts
+HOSTS = "/etc/hosts"
+#: Debian's for a machine's own name, which many a server looks up to bind its port.
+OWN_ADDRESS = "127.0.1.1"
 STANDARD = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 
@@ -81,7 +86,7 @@ def check(spec: Spec) -> None:
 
 
 def hosts_text(spec: Spec, tree: Tree) -> str:
-    """The root's own file without the names that are declared, and those."""
+    """The root's own file without the names that are declared, and those; and the name of the sandbox."""
     declared = dict(spec.hosts)
     kept = []
     for line in _own_hosts(tree).splitlines():
@@ -94,11 +99,13 @@ def hosts_text(spec: Spec, tree: Tree) -> str:
     text = "".join(f"{line}\n" for line in kept)
     if "localhost" not in text.split():
         text = STANDARD + text
+    if spec.hostname.lower() not in {*declared, *text.lower().split()}:
+        text += f"{OWN_ADDRESS}\t{spec.hostname}\n"
     return text + "".join(f"{address}\t{name}\n" for name, address in spec.hosts)
 
 
 def _own_hosts(tree: Tree) -> str:
-    path = tree.find("/etc/hosts")
+    path = tree.find(HOSTS)
     if path is None or not os.path.isfile(path):
         return ""
     try:
@@ -128,4 +135,4 @@ def describe(step: ListenOn | MountHosts) -> str:
             places = " and ".join(f"[{a}]" if ":" in a else a for a in addresses)
             return f"listen on port {port.inside} of {places}, for port {port.host} of the host's 127.0.0.1"
         case MountHosts(target):
-            return f"mount a file with the declared names of hosts on {target}"
+            return f"mount a file with names of hosts on {target}"

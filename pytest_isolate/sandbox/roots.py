@@ -72,8 +72,8 @@ def root_steps(spec: Spec, host: Host, workspace: Workspace, tree: Tree, user_fi
         ],
         key=lambda step: step.target.count("/"),
     )
-    if spec.hosts:
-        yield reach.MountHosts(place_in(tree, "/etc/hosts"), reach.hosts_text(spec, tree))
+    if spec.hosts or _has_room_for_hosts(spec, tree):
+        yield reach.MountHosts(place_in(tree, reach.HOSTS), reach.hosts_text(spec, tree))
 
 
 def _system(spec: Spec, host: Host, user_first: bool, places: list[str]) -> Iterator[Step]:
@@ -230,6 +230,21 @@ def _sockets(spec: Spec, host: Host, tree: Tree) -> Iterator[steps.MountBind]:
     for source, target in reach.sockets(spec, host):
         place = _target(spec, tree, target)
         yield steps.MountBind(source, place, readonly=True, is_file=True, make_target=True)
+
+
+def _has_room_for_hosts(spec: Spec, tree: Tree) -> bool:
+    """Whether there is a place for the name of the sandbox itself. Nobody asked for it: nothing fails for it,
+    and what the user has bound there stays."""
+    if any(is_below(reach.HOSTS, [bind.target.rstrip("/")]) for bind in spec.binds):
+        return False
+    try:
+        place = place_in(tree, reach.HOSTS)
+    except ImageError:
+        return False
+    if (found := tree.at(place)) is not None:
+        return os.path.isfile(found) and os.path.getsize(found) <= reach.MOST_BYTES
+    outer = tree.at(os.path.dirname(place))
+    return not isinstance(spec.rootfs, HostRootfs) and outer is not None and os.path.isdir(outer)
 
 
 def _binds(spec: Spec, host: Host, tree: Tree) -> Iterator[steps.MountBind]:

@@ -336,8 +336,9 @@ def layer_of(step: Step) -> Layer | None:
             return Layer(f"upper/{layer}", target, (source, *below))
         case MountScratch(target):
             return Layer(_scratch_directory(target).lstrip("/"), target)
-        case _:
-            return None
+        case reach.MountHosts(target, text):
+            return Layer(stage.HOSTS_FILE, target, text=text)
+    return None
 
 
 def _scratch_directory(target: str) -> str:

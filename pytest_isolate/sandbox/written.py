@@ -38,6 +38,17 @@ class Layer:
     directory: str
     target: str
     below: tuple[str, ...] = ()  #: directories of the host that it is on top of, the topmost first
+    text: str | None = None  #: it is a file instead, with this in it before any test
+
+    def changed(self, scratch_fd: int) -> os.stat_result | None:
+        """Of a file: what it is, if that is no longer what it was. Raises OSError."""
+        assert self.text is not None
+        text = self.text.encode()
+        fd = os.open(self.directory, SOURCE, dir_fd=scratch_fd)
+        try:
+            return None if os.read(fd, len(text) + 1) == text else os.fstat(fd)
+        finally:
+            os.close(fd)
 
 
 @dataclass(slots=True)
@@ -98,14 +109,14 @@ class Written:
     def count(self) -> tuple[int | None, int | None]:
         """(files, bytes); Nones where that cannot be told. Regular files only, as they are now: what the test
         has deleted again is not counted."""
-        if self.start is not None:
-            stock = _take_stock(self.scratch_fd)
-            self.is_untouched = stock == self.start.if_nothing_is_written()
-            self.start = stock if self.is_untouched else None
-            if self.is_untouched:
-                return 0, 0
         files = size_bytes = 0
         try:
+            if self.start is not None:
+                stock = _take_stock(self.scratch_fd)
+                self.is_untouched = stock == self.start.if_nothing_is_written() and not self._changed_files()
+                self.start = stock if self.is_untouched else None
+                if self.is_untouched:
+                    return 0, 0
             for file in self._walk(_raise):
                 files += 1
                 size_bytes += file.size_bytes
@@ -133,8 +144,19 @@ class Written:
         """Copy everything: ``/etc/hosts`` becomes ``base/below/etc/hosts``. Only ``base`` is trusted."""
         return self._copy(lambda path: (base, below + path), budget_bytes)
 
+    def _changed_files(self) -> list[_File]:
+        """Layers that are files: to write to one again takes no room."""
+        return [
+            _File(layer.target, layer.directory, self.scratch_fd, status.st_size)
+            for layer in self.layers
+            if layer.text is not None and (status := layer.changed(self.scratch_fd)) is not None
+        ]
+
     def _walk(self, on_error: Callable[[OSError], None]) -> Iterator[_File]:
+        yield from self._changed_files()
         for layer in self.layers:
+            if layer.text is not None:
+                continue
             for file in _walk(self.scratch_fd, layer.directory, layer.target, MAX_DEPTH, on_error):
                 if file.path not in self.placeholders:
                     yield file

@@ -64,7 +64,8 @@ def test_the_roots_own_lines_stay(run: Runner, pytester: pytest.Pytester) -> Non
         def test_it():
             lines = [line.split() for line in open("/etc/hosts")]
             assert lines[:2] == [["127.0.0.1", "localhost"], ["::1", "localhost", "ip6-localhost", "ip6-loopback"]]
-            assert lines[2:] == [["#", "mine"], ["127.0.0.5", "own", "other"], ["127.0.0.9", "db"]]
+            assert lines[2:4] == [["#", "mine"], ["127.0.0.5", "own", "other"]]
+            assert lines[4:] == [["127.0.1.1", "isolated"], ["127.0.0.9", "db"]]
         """,
         "--isolate-rootfs=root",
         "--isolate-hosts=db=127.0.0.9",
@@ -120,3 +121,117 @@ def test_the_hosts_file_stays_as_it_is(run: Runner) -> None:
     )
     assert inner.outcomes == {"passed": 1}
     assert Path("/etc/hosts").read_bytes() == before
+
+
+OWN_NAME = """
+    import email.utils, http.server, socket, pytest
+
+    def look():
+        name = socket.gethostname()
+        assert socket.gethostbyname(name) == "127.0.1.1"
+        assert socket.getfqdn() == name
+        assert email.utils.make_msgid().endswith(f"@{name}>")
+        socket.create_server((name, 0)).close()
+        http.server.HTTPServer(("", 0), http.server.BaseHTTPRequestHandler).server_close()
+
+    def test_default(): look()
+
+    @pytest.mark.isolated(hostname="Build-7.example")
+    def test_chosen(): look()
+
+    def test_other_family():
+        for family in (socket.AF_INET, socket.AF_UNSPEC):
+            assert socket.getaddrinfo(socket.gethostname(), 80, family)[0][4] == ("127.0.1.1", 80)
+        with pytest.raises(OSError):
+            socket.getaddrinfo(socket.gethostname(), 80, socket.AF_INET6)
+
+    @pytest.mark.isolated(hostname="db", hosts={"db": "127.0.0.9"})
+    def test_declared(): assert socket.gethostbyname("db") == "127.0.0.9"
+"""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["--isolate-start=spawn"],
+        ["--isolate-jobs=2"],
+        ["--isolate-scope=module"],
+        ["-p", "xdist", "-n1"],
+        ["--isolate-strict"],
+        ["--isolate-readonly"],
+        ["--isolate-runtime=crun"],
+    ],
+    ids=" ".join,
+)
+def test_a_sandbox_knows_its_own_name(run: Runner, args: list[str]) -> None:
+    if "crun" in args[-1:] and shutil.which("crun") is None:
+        pytest.skip("crun is not here")
+    inner = run(OWN_NAME, *args)
+    assert inner.outcomes == {"passed": 4}, inner.out
+    assert not any(record["violations"] for record in inner.records), inner.records
+    assert not any(record["written_files"] for record in inner.records)
+
+
+def test_in_other_roots(run: Runner, pytester: pytest.Pytester) -> None:
+    """Where there is a place for it; where there is none, nothing is refused and nothing told."""
+    (pytester.mkdir("empty") / "etc").mkdir()
+    bare, odd = pytester.mkdir("bare"), pytester.mkdir("odd") / "etc"
+    odd.symlink_to("/proc/self")
+    for root, knows in ((pytester.path / "empty", True), (bare, False), (odd.parent, False)):
+        source = f"""
+            import pathlib, socket
+
+            def test_it():
+                hosts = pathlib.Path("/etc/hosts")
+                assert {knows} == (hosts.exists() and "isolated" in hosts.read_text().split())
+                try:
+                    found = socket.gethostbyname(socket.gethostname())
+                except OSError:
+                    found = ""
+                assert bool(found) == {knows}
+            """
+        inner = run(source, "test_it.py", f"--isolate-rootfs={root}")
+        assert inner.outcomes == {"passed": 1}, inner.out
+        record = inner.record("test_it")
+        assert not record["written_files"]
+        assert record["violations"] == []
+    assert not (bare / "etc").exists()
+
+
+def test_what_a_test_makes_of_the_file_is_told(run: Runner, pytester: pytest.Pytester) -> None:
+    """As of any other file; and a file that the user has bound there stays."""
+    (pytester.path / "mine").write_text("127.0.0.7 mine\n")
+    inner = run(
+        """
+        import pathlib, pytest
+        hosts = pathlib.Path("/etc/hosts")
+
+        def test_read(): assert "isolated" in hosts.read_text().split()
+
+        def test_written(): hosts.write_text("127.0.0.9 other\\n")
+
+        @pytest.mark.isolated(writes=["/etc/hosts"])
+        def test_named(): hosts.write_text("127.0.0.9 other\\n")
+
+        @pytest.mark.isolated(readonly=True)
+        def test_readonly():
+            with pytest.raises(OSError, match="Read-only"):
+                hosts.write_text("")
+
+        @pytest.mark.isolated(binds={"mine": "/etc/hosts:ro"})
+        def test_bound(): assert hosts.read_text() == "127.0.0.7 mine\\n"
+        """,
+        "--isolate-user=root",
+    )
+    assert inner.outcomes == {"passed": 5}, inner.out
+    told = {record["nodeid"].partition("::")[2]: record["violations"] for record in inner.records}
+    (violation,) = told.pop("test_written")
+    assert violation["what"] == "changed /etc/hosts (16 bytes)"
+    assert violation["where"] == "test_it.py:6 (test_written)"
+    assert not any(told.values())
+    assert [inner.record(name)["written_files"] for name in ("test_read", "test_written", "test_named")] == [
+        0,
+        1,
+        1,
+    ]

@@ -151,7 +151,8 @@ def _mounts(step: steps.Step, plan: Plan, layers: str) -> Iterator[dict[str, Any
         case steps.MountBind(source, target, recursive=recursive):
             yield _bind(source, target, recursive=recursive)
         case MountHosts(target):
-            yield _bind(f"{layers}/{HOSTS_FILE}", target)
+            options = ["ro", "nosuid", "nodev"] * (steps.MakeReadOnly(target) in plan.steps)
+            yield _bind(f"{layers}/{HOSTS_FILE}", target, *options)
         case steps.MountScratch(target):
             layer_of = steps.layer_of(step)
             assert layer_of is not None
