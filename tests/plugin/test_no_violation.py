@@ -154,3 +154,81 @@ def test_what_reruns_are_counted_with(run: Callable[..., Run]) -> None:
     result = run(source, "-p", "xdist", "-n1", "--isolate-strict")
     assert result.outcomes == {"passed": 3, "rerun": 1}, result.out
     assert not any(told(result).values()), told(result)
+
+
+WIDE_FIXTURES = """
+    import netrc, os, threading, pytest
+    from concurrent.futures import ThreadPoolExecutor
+
+    @pytest.fixture(scope="session", autouse=True)
+    def home(tmp_path_factory):
+        home = tmp_path_factory.mktemp("home")
+        (home / ".netrc").write_text("machine a login b password c")
+        (home / ".netrc").chmod(0o600)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HOME", str(home))
+            yield
+
+    @pytest.fixture(scope="class", params=["one", "two"])
+    def variable(request, tmp_path_factory):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("WIDE", request.param)
+            patch.chdir(tmp_path_factory.mktemp(request.param))
+            yield request.param
+
+    class TestVariable:
+        def test_first(self, variable): assert os.environ["WIDE"] == variable
+        def test_second(self, variable, monkeypatch, tmp_path):
+            monkeypatch.chdir(tmp_path)
+            monkeypatch.setenv("WIDE", "mine")
+        def test_home(self): assert netrc.netrc().authenticators("a")
+
+    @pytest.fixture(scope="class", params=[0o077, 0o027])
+    def umask(request):
+        before = os.umask(request.param)
+        yield
+        os.umask(before)
+
+    class TestUmask:
+        def test_first(self, umask): pass
+        def test_second(self, umask): pass
+
+    class TestUnittest:
+        @classmethod
+        def setup_class(cls): os.environ["CLASS"] = "1"
+        @classmethod
+        def teardown_class(cls): del os.environ["CLASS"]
+        def test_first(self): pass
+        def test_second(self, monkeypatch): monkeypatch.setenv("CLASS", "2")
+"""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--isolate-scope=class"], ["--isolate-scope=module"], [], ["--isolate-fixtures=fresh"]],
+    ids=" ".join,
+)
+def test_what_a_wider_fixture_changes_and_restores(run: Callable[..., Run], args: list[str]) -> None:
+    result = run(WIDE_FIXTURES, *args)
+    assert result.outcomes == {"passed": 11}, result.out
+    assert not any(told(result).values()), told(result)
+
+
+def test_what_a_test_changes_beside_a_wider_fixture(run: Callable[..., Run]) -> None:
+    source = """
+        import os, pytest
+
+        @pytest.fixture(scope="class", params=["one", "two"])
+        def variable(request):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("WIDE", request.param)
+                yield
+
+        class TestIt:
+            def test_guilty(self, variable): os.environ["WIDE"] += " and mine"
+            def test_innocent(self, variable): pass
+    """
+    found = told(run(source, "--isolate-scope=class"))
+    for number in ("one", "two"):
+        assert found[f"TestIt::test_guilty[{number}]"] == ["changed os.environ: WIDE"]
+        assert found[f"TestIt::test_innocent[{number}]"] == []

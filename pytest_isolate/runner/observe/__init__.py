@@ -64,6 +64,7 @@ class Observers:
         self._files = files.Files(pytest_private.basetemp(config) or "/dev/null")
         self._processes = processes.Processes()
         self._ipc = ipc.Ipc()
+        self._secrets = secrets_of_home.Secrets()
         own = [
             pytest_private.log_file_fd(config),
             *(pytest_private.uncaptured_fd(config, n) for n in range(3)),
@@ -73,7 +74,7 @@ class Observers:
         # The last to begin is the first to be asked: what observers do themselves is not seen by others.
         self._all: list[Observer] = [
             environment.Environment(),
-            secrets_of_home.Secrets(),
+            self._secrets,
             self._descriptors,
             threads.Threads(),
         ]
@@ -112,6 +113,8 @@ class Observers:
         if not isolation.missing:  # else its processes and their like may be the machine's
             self._observers += [self._ipc, self._processes]
         audit.install(self._rootdir)
+        if spec.fixtures is Fixtures.FRESH:  # else one of them may have set what is HOME now
+            self._secrets.enter()
         if spec.start is Start.FORK and spec.fixtures is Fixtures.FRESH:
             self._descriptors.watch_inherited()
         self._watch.aside = self._aside

@@ -46,21 +46,26 @@ class Environment:
         self._before = _state()
 
     def aside(self) -> Callable[[], None]:
-        before = _state()
-        known = {*self._before}
+        # A fixture that this one takes the place of may have been torn down in this test already.
+        before = self._look()
 
         def end() -> None:
-            changed = [name for name, value in _state().items() if before[name] != value]
-            touched = [name for name in self._before if name not in known]
-            if changed or touched:
-                state = _state()
+            after = self._look()
+            earlier = {name: before.get(name, self._before.get(name)) for name in after}
+            changed = [name for name, value in after.items() if earlier[name] != value]
+            if changed:
                 self._accepted += [
-                    {name: state[name] for name in changed} | {name: _now(name) for name in touched},
+                    {name: after[name] for name in changed},
                     # What it restores when it is torn down, some test's end.
-                    {name: before[name] for name in changed} | {name: self._before[name] for name in touched},
+                    {name: earlier[name] for name in changed},
                 ]
 
         return end
+
+    def _look(self) -> State:
+        """All that is known of."""
+        state = _state()
+        return state | {name: _now(name) for name in self._before if name not in state}
 
     def found(self) -> Iterator[Violation]:
         after = _state()

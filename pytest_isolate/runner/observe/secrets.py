@@ -61,11 +61,13 @@ class Secrets:
         audit.listen("os.listdir", self._list)
         audit.listen("os.scandir", self._list)
 
-    def begin(self) -> None:
-        """A home that the test makes for itself has no secrets."""
+    def enter(self) -> None:
+        """The sandbox may give another home. One that the test or a fixture makes later has no secrets."""
         home = os.environ.get("HOME", "")
         if home not in self._homes:
             self._look_in(home)
+
+    def begin(self) -> None:
         if self._seen or self._written:
             self._written.clear()
             self._seen.clear()
