@@ -183,6 +183,16 @@ WIDE_FIXTURES = """
             monkeypatch.setenv("WIDE", "mine")
         def test_home(self): assert netrc.netrc().authenticators("a")
 
+    POOL = ThreadPoolExecutor(1)
+    @pytest.fixture(scope="module", params=["", "named"])
+    def pool(request):
+        pool = ThreadPoolExecutor(2, request.param)
+        yield pool
+        pool.shutdown()
+    def test_pool(pool): assert pool.submit(sum, [1]).result() == 1
+    def test_pool_again(pool): assert list(pool.map(abs, [-1, -2, -3])) == [1, 2, 3]
+    def test_pool_of_module(): assert POOL.submit(sum, [1]).result() == 1
+
     @pytest.fixture(scope="class", params=[0o077, 0o027])
     def umask(request):
         before = os.umask(request.param)
@@ -210,7 +220,7 @@ WIDE_FIXTURES = """
 )
 def test_what_a_wider_fixture_changes_and_restores(run: Callable[..., Run], args: list[str]) -> None:
     result = run(WIDE_FIXTURES, *args)
-    assert result.outcomes == {"passed": 11}, result.out
+    assert result.outcomes == {"passed": 16}, result.out
     assert not any(told(result).values()), told(result)
 
 

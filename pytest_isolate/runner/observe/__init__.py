@@ -65,6 +65,7 @@ class Observers:
         self._processes = processes.Processes()
         self._ipc = ipc.Ipc()
         self._secrets = secrets_of_home.Secrets()
+        self._threads = threads.Threads()
         own = [
             pytest_private.log_file_fd(config),
             *(pytest_private.uncaptured_fd(config, n) for n in range(3)),
@@ -76,7 +77,7 @@ class Observers:
             environment.Environment(),
             self._secrets,
             self._descriptors,
-            threads.Threads(),
+            self._threads,
         ]
         self._observers: list[Observer] = []
         self._watch = watch(config)
@@ -113,6 +114,7 @@ class Observers:
         if not isolation.missing:  # else its processes and their like may be the machine's
             self._observers += [self._ipc, self._processes]
         audit.install(self._rootdir)
+        self._threads.enter()
         if spec.fixtures is Fixtures.FRESH:  # else one of them may have set what is HOME now
             self._secrets.enter()
         if spec.start is Start.FORK and spec.fixtures is Fixtures.FRESH:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, WeakSet
 
 from pytest_isolate.runner.observe import audit
 from pytest_isolate.violation import Kind, Violation
@@ -24,15 +26,36 @@ class Threads:
     def __init__(self) -> None:
         self._before: set[threading.Thread] = set()
         self._places: WeakKeyDictionary[threading.Thread, str] = WeakKeyDictionary()
+        self._pools: WeakSet[ThreadPoolExecutor] = WeakSet()  # made by the test
         audit.listen("_thread.start_new_thread", self._started)  # since Python 3.12
         audit.listen("_thread.start_joinable_thread", self._started)  # by threading since Python 3.13
 
+    def enter(self) -> None:
+        """Hear of pools as they are made, in the test's own process alone. One that was there before starts
+        its threads when a test gives it work, and they are not the test's; but no audit event tells, nor does
+        a pool know its age."""
+        make = ThreadPoolExecutor.__init__
+
+        @functools.wraps(make)
+        def __init__(pool: ThreadPoolExecutor, *args: Any, **kwargs: Any) -> None:
+            make(pool, *args, **kwargs)
+            self._pools.add(pool)
+
+        ThreadPoolExecutor.__init__ = __init__  # type: ignore[method-assign,assignment]
+
     def begin(self) -> None:
         self._before = set(threading.enumerate())
+        if self._pools:
+            self._pools.clear()
 
     def aside(self) -> Callable[[], None]:
-        before = set(threading.enumerate())
-        return lambda: self._before.update(set(threading.enumerate()) - before)
+        before, pools = set(threading.enumerate()), set(self._pools)
+
+        def end() -> None:
+            self._before.update(set(threading.enumerate()) - before)
+            self._pools &= pools
+
+        return end
 
     def found(self) -> Iterator[Violation]:
         deadline = time.monotonic() + GRACE_S
@@ -56,7 +79,15 @@ class Threads:
             # A dummy stands for a thread that is not Python's.
             if not isinstance(thread, threading._DummyThread)
             and not (_target_of(thread)[0] + ".").startswith(HARMLESS)
+            and not self._is_of_older_pool(thread)
         ]
+
+    def _is_of_older_pool(self, thread: threading.Thread) -> bool:
+        if _target_of(thread) != POOL:
+            return False
+        first, *_ = getattr(thread, "_args", None) or [None]
+        pool = first() if isinstance(first, ReferenceType) else None
+        return isinstance(pool, ThreadPoolExecutor) and pool not in self._pools
 
     def _started(self, args: tuple[Any, ...]) -> None:
         thread = getattr(args[0], "__self__", None)  # of Thread._bootstrap
