@@ -1,17 +1,21 @@
-"""Processes that somebody left behind."""
+"""Processes that somebody left behind. There may be thousands, made to keep who looks at them busy."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
-__all__ = ["Left", "command_of", "look_at"]
+__all__ = ["MOST_COMMANDS", "Left", "commands_of", "living", "look_at"]
 
 LONGEST_COMMAND = 4096
+#: Of these the command is looked up; what is known of more is the name of their program.
+MOST_COMMANDS = 80
 #: The caller of fork and exec goes on when the new program has no command line yet: in a moment it has.
-EXEC_TRIES = 10
-EXEC_S = 0.001
+EXEC_S = 0.002
+PF_EXITING = 0x4  # linux/sched.h, in the field "flags" of proc_pid_stat(5)
+FLAGS = 6  # the field's place behind the name
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,23 +24,42 @@ class Left:
     command: str
 
 
-def command_of(pid: int | str) -> str | None:
-    """In one line. None if it has ended."""
-    for _ in range(EXEC_TRIES):
-        text = _read(f"/proc/{pid}/cmdline").decode(errors="backslashreplace")
-        if words := text.replace("\0", " ").split():
-            return " ".join(words)
-        # Zombies have none, nor has who is amidst an execve.
-        name, _, state = _read(f"/proc/{pid}/stat").decode(errors="backslashreplace").rpartition(") ")
-        if state[:1] in ("", "Z", "X"):
-            return None
-        time.sleep(EXEC_S)
-    return name.partition("(")[2]
+def living(pids: Iterable[int]) -> Iterator[tuple[int, str]]:
+    """Those that have neither ended, as zombies have, nor are about to, with the names of their programs."""
+    for pid in pids:
+        name, _, rest = _read(f"/proc/{pid}/stat").decode(errors="backslashreplace").rpartition(") ")
+        fields = rest.split()
+        if len(fields) > FLAGS and fields[0] not in "ZX" and not int(fields[FLAGS]) & PF_EXITING:
+            yield pid, name.partition("(")[2]
+
+
+def commands_of(pids: Iterable[int]) -> dict[int, str]:
+    """In one line, of those that live. Whoever has none, the program's name has to do for."""
+    found = dict(living(pids))
+    nameless = [*_look_up(found, [*islice(found, MOST_COMMANDS)])]
+    if nameless:
+        time.sleep(EXEC_S)  # once for all of them: a process may have done away with its command line
+        nameless = [*_look_up(found, nameless)]
+        alive = dict(living(nameless))
+        for pid in nameless:
+            if pid not in alive:
+                del found[pid]
+    return found
 
 
 def look_at(pids: Iterable[int]) -> tuple[Left, ...]:
     """Those that live."""
-    return tuple(Left(_inner_pid(pid), command) for pid in pids if (command := command_of(pid)) is not None)
+    return tuple(Left(_inner_pid(pid), command) for pid, command in commands_of(pids).items())
+
+
+def _look_up(found: dict[int, str], pids: Iterable[int]) -> Iterator[int]:
+    """Those that have no command line."""
+    for pid in pids:
+        text = _read(f"/proc/{pid}/cmdline").decode(errors="backslashreplace")
+        if words := text.replace("\0", " ").split():
+            found[pid] = " ".join(words)
+        else:
+            yield pid
 
 
 def _inner_pid(pid: int) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_isolate.kernel.leftover import Left
+from pytest_isolate.kernel.leftover import MOST_COMMANDS, Left
 from pytest_isolate.outcome import Completed
 from pytest_isolate.runner.observe import clock, paths
 from pytest_isolate.runner.observe.processes import HARMLESS
@@ -119,14 +119,18 @@ def _files(changes: Iterable[Change], places: Mapping[str, Any], rootdir: str) -
 
 def _processes(left: Iterable[Left]) -> Iterator[Violation]:
     """Those that the test's own process did not tell of."""
-    for process in left:
-        if not any(part in process.command for part in HARMLESS):
-            yield Violation(
-                kind=Kind.PROCESSES,
-                what=f"left a process: {process.command}",
-                where=f"pid {process.pid}",
-                cure='allow=["processes"]',
-            )
+    told = [process for process in left if not any(part in process.command for part in HARMLESS)]
+    for process in told[:MOST_COMMANDS]:
+        yield Violation(
+            kind=Kind.PROCESSES,
+            what=f"left a process: {process.command}",
+            where=f"pid {process.pid}",
+            cure='allow=["processes"]',
+        )
+    if (more := len(told) - MOST_COMMANDS) > 0:
+        yield Violation(
+            kind=Kind.PROCESSES, what="left more processes", cure='allow=["processes"]', count=more
+        )
 
 
 def _describe(change: Change, path: str) -> str:

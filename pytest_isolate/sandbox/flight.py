@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pytest_isolate.errors import ChannelError, SetupError
 from pytest_isolate.kernel import accounting
 from pytest_isolate.kernel.cgroups.base import Cgroup
-from pytest_isolate.kernel.leftover import Left, look_at
+from pytest_isolate.kernel.leftover import Left, living, look_at
 from pytest_isolate.kernel.surroundings import has_terminal
 from pytest_isolate.outcome import (
     ChannelBroken,
@@ -313,32 +313,29 @@ class Flight:
 
     # ---- settling -------------------------------------------------------------------------------
 
-    def _settle(self, others: tuple[Left, ...] | None = None) -> None:
-        """Nothing more is expected of the child: count what it leaves (``others``), and kill all of it."""
+    def _settle(self) -> None:
+        """Nothing more is expected of the child: count what it leaves, and kill all of it."""
         if self._settling:
             return
         self._watchdog.stop()
         self._settling = True
         self._finished = self._finished or time.monotonic()
-        self._leaked = self._others() if others is None else others
+        self._leaked = look_at(self._pids()) if self.cgroup is not None else None
         self._kill()
         if self._process.is_over:
             self._finish(self._verdict or self._from_status(self._process.status))
 
     def _settle_when_alone(self, deadline: float) -> None:
         """What ends by itself in a moment, as multiprocessing's resource tracker, was not left behind."""
-        others = self._others()
-        if others and time.monotonic() < deadline:
+        if time.monotonic() < deadline and next(living(self._pids()), None) is not None:
             self._later(0.005, lambda: self._settle_when_alone(deadline))
         else:
-            self._settle(others)
+            self._settle()
 
-    def _others(self) -> tuple[Left, ...] | None:
-        """Processes of the test beside its own, as far as a cgroup tells."""
-        if self.cgroup is None:
-            return None
+    def _pids(self) -> set[int]:
+        """Of processes of the test beside its own, as far as a cgroup tells."""
         own = {self._process.pid, 0}  # 0: a process of another pid namespace, none of ours
-        return look_at(set(self.cgroup.processes()) - own)
+        return set(self.cgroup.processes()) - own if self.cgroup is not None else set()
 
     def _kill(self) -> None:
         self._kill_sandbox()

@@ -116,6 +116,10 @@ LEFT_NOTHING = """
         process.kill()
     def test_killed(cat): pass
     def test_value(): assert multiprocessing.Value("i", 1).value == 1
+    def test_zombies():
+        for _ in range(3):
+            if os.fork() == 0:
+                os._exit(0)
     kept = []
     def test_array(): kept.append(multiprocessing.Array("i", 3))
     class TestScope:
@@ -127,7 +131,7 @@ LEFT_NOTHING = """
 @pytest.mark.parametrize("args", [[], ["--isolate-scope=module"], ["--isolate-start=spawn"]], ids=" ".join)
 def test_what_is_closed_by_itself(run: Callable[..., Run], args: list[str]) -> None:
     result = run(LEFT_NOTHING, *args)
-    assert result.outcomes["passed"] == len(result.records) == 8, result.out
+    assert result.outcomes["passed"] == len(result.records) == 9, result.out
     assert not any(told(result).values()), told(result)
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pytest_isolate.kernel.leftover import command_of
 from pytest_isolate.runner.observe import paths
 from pytest_isolate.sandbox.changes import Change, Rules, changes_in
 from pytest_isolate.sandbox.written import Layer
@@ -140,13 +138,3 @@ def test_no_link_is_followed(scratch: Scratch) -> None:
 def test_paths_read_the_same(path: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert paths.shown(path, "/project") == shown
-
-
-def test_a_zombie_has_ended() -> None:
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    assert command_of(pid) is None
-    os.waitpid(pid, 0)
-    assert (command_of(os.getpid()) or "").startswith(sys.orig_argv[0])

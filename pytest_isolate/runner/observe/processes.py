@@ -6,9 +6,10 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
-from pytest_isolate.kernel.leftover import command_of
+from pytest_isolate.kernel.leftover import MOST_COMMANDS, commands_of, living
 from pytest_isolate.kernel.look import has_company
 from pytest_isolate.runner.observe import audit
 from pytest_isolate.violation import Kind, Violation
@@ -17,7 +18,7 @@ __all__ = ["HARMLESS", "Processes"]
 
 #: As long as pytest waits for those of a sandbox.
 GRACE_S = 0.1
-INIT = "1"
+INIT = 1
 #: multiprocessing's own helpers, which end when their parent does.
 HARMLESS = (
     "multiprocessing.resource_tracker",
@@ -30,15 +31,17 @@ class Processes:
     """Of a pid namespace of its own."""
 
     def __init__(self) -> None:
-        self._before: set[str] = set()
+        self._before: set[int] = set()
+        self._commands: dict[int, str] = {}  # as they were seen first
         self._places: dict[str, str] = {}  # by the last argument of a command
         self.told: list[int] = []  #: pids, for pytest, which sees them too
         audit.listen("subprocess.Popen", self._started)
         audit.listen("os.posix_spawn", self._started)
 
     def begin(self) -> None:
-        if self._places or self.told:
+        if self._places or self.told or self._commands:
             self._places.clear()
+            self._commands.clear()
             self.told.clear()
         self._before = _present()
 
@@ -53,8 +56,9 @@ class Processes:
         deadline = time.monotonic() + GRACE_S
         while (left := self._left()) and time.monotonic() < deadline:
             time.sleep(0.001)
-        for pid, command in sorted(left.items()):
-            self.told.append(pid)
+        commands = commands_of(sorted(left))  # a program may have started another
+        self.told += commands
+        for pid, command in islice(commands.items(), MOST_COMMANDS):
             place = self._places.get(command, "")
             yield Violation(
                 kind=Kind.PROCESSES,
@@ -63,13 +67,16 @@ class Processes:
                 cure='allow=["processes"]',
             )
 
-    def _left(self) -> dict[int, str]:
-        found = {}
-        for name in _present() - self._before:
-            command = command_of(name)
-            if command is not None and not any(part in command for part in HARMLESS):
-                found[int(name)] = command
-        return found
+        if (more := len(commands) - MOST_COMMANDS) > 0:
+            yield Violation(
+                kind=Kind.PROCESSES, what="left more processes", cure='allow=["processes"]', count=more
+            )
+
+    def _left(self) -> list[int]:
+        left = [pid for pid, _ in living(_present() - self._before)]
+        if unseen := [pid for pid in left if pid not in self._commands]:
+            self._commands |= commands_of(unseen)
+        return [pid for pid in left if not any(part in self._commands.get(pid, "") for part in HARMLESS)]
 
     def _started(self, args: tuple[Any, ...]) -> None:
         command = args[1]
@@ -82,8 +89,8 @@ class Processes:
             self._places[text] = self._places[f"/bin/sh -c {text}"] = place
 
 
-def _present() -> set[str]:
+def _present() -> set[int]:
     """But for the test's own and the namespace's init."""
     if not has_company():  # so that nearly no test pays for the list
         return set()
-    return {name for name in os.listdir("/proc") if name.isdecimal()} - {INIT, str(os.getpid())}
+    return {int(name) for name in os.listdir("/proc") if name.isdecimal()} - {INIT, os.getpid()}
