@@ -136,8 +136,8 @@ def _processes(left: Iterable[Left]) -> Iterator[Violation]:
 def _describe(change: Change, path: str) -> str:
     path += "/" * change.is_directory
     size = f"{change.size_bytes} byte{'s' * (change.size_bytes != 1)}"
-    if change.deed is Deed.DELETED:
-        return f"deleted {path}"
+    if change.deed in (Deed.DELETED, Deed.RIGHTS):
+        return f"{change.deed.value} {path}"
     if change.is_directory:
         return f"{change.deed.value} {path} ({change.files} file{'s' * (change.files != 1)}, {size})"
     return f"{change.deed.value} {path} ({size})"

@@ -29,6 +29,7 @@ class Deed(Enum):
     CHANGED = "changed"
     DELETED = "deleted"
     REPLACED = "replaced"  #: a directory, deleted and made anew
+    RIGHTS = "changed mode or owner of"  #: of a directory; its times change with each of its entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,10 @@ def _walk(fd: int, path: str, below: Tree | None, inner: str, rules: Rules, dept
         try:
             is_old = old is not None and stat.S_ISDIR(old.st_mode)
             is_same = entry.path in rules.scaffold or (is_old and not _has(directory, OPAQUE))
+            rights = _rights(entry.status)
+            # What is declared has scaffold in it, which was made with other rights.
+            if old is not None and is_same and rights != _rights(old) and not rules.is_declared(entry.path):
+                yield Change(Deed.RIGHTS, entry.path, files=0, stamp=rights)
             if is_same and depth:
                 yield from _walk(directory, entry.path, below, place, rules, depth - 1)
                 continue
@@ -154,7 +159,11 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
 
 
 def _look(status: os.stat_result) -> tuple[int, ...]:
-    return (status.st_mode, status.st_size, status.st_mtime_ns)
+    return (*_rights(status), status.st_size, status.st_mtime_ns)
+
+
+def _rights(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_mode, status.st_uid, status.st_gid)
 
 
 def _lower(below: Tree | None, place: str) -> os.stat_result | None:

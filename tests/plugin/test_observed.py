@@ -44,6 +44,12 @@ CASES: dict[str, tuple[str, str, str, list[str]]] = {
         "os.listdir('data')",
         ["files: replaced data/ (0 files, 0 bytes), test_it.py:6 (test_guilty)"],
     ),
+    "rights": (
+        "",
+        "os.chmod('data', 0o711)",
+        "mode = os.stat('data').st_mode; os.chmod('data', 0o711); os.chmod('data', mode); os.utime('data')",
+        ["files: changed mode or owner of data, test_it.py:6 (test_guilty)"],
+    ),
     "by a subprocess": (
         "",
         "subprocess.run(['touch', '/tmp/fixed'])",

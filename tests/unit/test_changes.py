@@ -21,7 +21,7 @@ class Scratch:
         self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY)
 
     def changes(self, *declared: str, scaffold: tuple[str, ...] = ()) -> list[str]:
-        rules = Rules(lambda path: path in declared, frozenset(scaffold))
+        rules = Rules(lambda path: path in (*declared, *scaffold), frozenset(scaffold))
         return [*map(show, changes_in(self.fd, (Layer("upper", "/at", (str(self.lower),)),), rules))]
 
 
@@ -54,6 +54,29 @@ def test_files(scratch: Scratch) -> None:
         "changed /at/old 1 7",
     ]
     assert scratch.changes("/at/fifo", "/at/link", "/at/new", "/at/old") == []
+
+
+def test_the_rights_of_a_directory(scratch: Scratch) -> None:
+    for name, before, after in (("same", 0o755, 0o755), ("open", 0o750, 0o777), ("mount", 0o700, 0o755)):
+        for base, mode in ((scratch.lower, before), (scratch.upper, after)):
+            (base / name).mkdir()
+            (base / name).chmod(mode)
+    (scratch.upper / "open" / "new").write_text("new")
+    os.utime(scratch.upper / "same", (1, 1))
+    found = ["changed mode or owner of /at/open 0 0", "created /at/open/new 1 3"]
+    assert scratch.changes(scaffold=("/at/mount",)) == found
+    assert scratch.changes("/at/open", scaffold=("/at/mount",)) == found[1:]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_an_owner(scratch: Scratch) -> None:
+    for base in (scratch.lower, scratch.upper):
+        (base / "directory").mkdir()
+        (base / "file").touch()
+        os.utime(base / "file", (1, 1))
+    os.chown(scratch.upper / "directory", 1, 1)
+    os.chown(scratch.upper / "file", -1, 1)
+    assert scratch.changes() == ["changed mode or owner of /at/directory 0 0", "changed /at/file 1 0"]
 
 
 def test_a_copy_that_is_as_it_was(scratch: Scratch) -> None:
