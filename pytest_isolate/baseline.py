@@ -6,6 +6,7 @@ One line each, sorted, so that a difference says what has come and gone.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Any
 from pytest_isolate.errors import IsolateError
 from pytest_isolate.violation import Kind, Violation
 
-__all__ = ["Baseline", "BaselineError", "Known", "refresh_command"]
+__all__ = ["Baseline", "BaselineError", "Known", "known_as", "refresh_command"]
 
 SCHEMA = 1
-#: Kind and ``what``: that it may move within its file is no news.
+#: Kind and :func:`key` of ``what``: that it may move within its file is no news.
 Known = tuple[str, str]
+_SIZE = re.compile(r" \((\d+ files?, )?\d+ bytes?\)$")
+_COMMAND = "left a process: "
 
 
 class BaselineError(IsolateError):
@@ -55,7 +58,7 @@ class Baseline:
     def sort_out(self, nodeid: str, violations: Iterable[Violation]) -> tuple[Violation, ...]:
         """The same violations, those that are known marked as such."""
         known = self.tests.get(nodeid, frozenset())
-        return tuple(replace(v, known=True) if (v.kind.value, v.what) in known else v for v in violations)
+        return tuple(replace(v, known=known_as(v.kind.value, v.what) in known) for v in violations)
 
     def stale(self, nodeid: str, found: Iterable[Known]) -> list[Known]:
         """What is known of a test and was not found again."""
@@ -64,6 +67,16 @@ class Baseline:
     @property
     def count(self) -> int:
         return sum(map(len, self.tests.values()))
+
+
+def known_as(kind: str, what: str) -> Known:
+    return kind, key(what)
+
+
+def key(what: str) -> str:
+    """What of a text is the same in each run: not the size of a log, nor the port, descriptor or process that
+    a command has as an argument."""
+    return re.sub(r"\d+", "#", what) if what.startswith(_COMMAND) else _SIZE.sub("", what)
 
 
 def refresh_command(path: Path | str, records: Path | str | None) -> str:
@@ -80,5 +93,5 @@ def _tests(told: Any) -> dict[str, frozenset[Known]]:
             Kind(kind)
             if not isinstance(texts, list) or not all(isinstance(what, str) for what in texts):
                 raise ValueError(f"{kind} of {nodeid} is no list of texts")
-        found[nodeid] = frozenset((kind, what) for kind, texts in kinds.items() for what in texts)
+        found[nodeid] = frozenset(known_as(kind, what) for kind, texts in kinds.items() for what in texts)
     return found

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_isolate.baseline import Baseline, refresh_command
+from pytest_isolate.baseline import Baseline, known_as, refresh_command
 from pytest_isolate.reporters.collect import Collected, Record
 from pytest_isolate.reporters.jsonlines import JsonLines
 from pytest_isolate.reporters.line import Line
@@ -133,7 +133,7 @@ class SignOff:
     def _stale(self) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         """Of tests that ran to their end: others may not have come to it."""
         for row in self._collected.rows.values():
-            found = self._baseline.stale(row.nodeid, ((v.kind.value, v.what) for v in row.deeds))
+            found = self._baseline.stale(row.nodeid, (known_as(v.kind.value, v.what) for v in row.deeds))
             if found and row.reason == "passed":
                 yield row.nodeid, found
 

@@ -96,10 +96,10 @@ def _is_by_the_way(attempt: Attempt, all_of_it: Iterable[Attempt]) -> bool:
 
 def _is_declared(attempt: Attempt, spec: Spec) -> bool:
     """A name or a socket that the test was given. Who finds a name in /etc/hosts may still ask for its
-    address of the other family."""
+    address of the other family; and ``localhost`` is the sandbox, also for those who ask a name server."""
     if attempt.act is Act.QUERY:
         asked = f"{attempt.name}."
-        return any(asked.startswith(f"{name}.") for name, _ in spec.hosts)
+        return asked == "localhost." or any(asked.startswith(f"{name}.") for name, _ in spec.hosts)
     path = os.path.realpath(attempt.host) if attempt.protocol == UNIX else ""
     targets = (bind.target.rstrip("/") for bind in spec.binds)
     return any(path == target or path.startswith(f"{target}/") for target in targets)

@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pytest_isolate.runner.observe import audit
+from pytest_isolate.runner import cures
+from pytest_isolate.runner.observe import audit, paths
 from pytest_isolate.violation import MOST_VIOLATIONS, Kind, Violation
 
 __all__ = ["Project"]
@@ -18,7 +19,6 @@ __all__ = ["Project"]
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 #: Events by the places of their arguments: (path, directory descriptor or None).
 EVENTS: dict[str, tuple[tuple[int, int | None], ...]] = {
-    "os.mkdir": ((0, 2),),
     "os.remove": ((0, 1),),
     "os.rmdir": ((0, 1),),
     "os.rename": ((0, 2), (1, 3)),
@@ -43,6 +43,7 @@ class Project:
         _current = self
         if not _listening:
             audit.listen("open", _opened)
+            audit.listen("os.mkdir", _made_directory)
             for event, places in EVENTS.items():
                 audit.listen(event, _listener(places))
         _listening = True
@@ -63,14 +64,13 @@ class Project:
         for (path, where), count in self._attempts.items():
             yield Violation(
                 kind=Kind.FILES,
-                what=f"tried to write to the read-only project: {path}",
+                what=f"tried to write to the read-only project: {paths.shown(path, self._rootdir)}",
                 where=where,
-                # No artifact: to declare one at the top would open the whole project.
-                cure=f'tmp_path, or artifacts=["{path}"]' if "/" in path else "tmp_path",
+                cure=_cure(paths.as_glob(path, self._rootdir)),
                 count=count,
             )
 
-    def note(self, path: str, directory_fd: int) -> None:
+    def note(self, path: str, directory_fd: int, *, is_directory: bool = False) -> None:
         if path.startswith("/proc/") or len(self._attempts) >= MOST_VIOLATIONS:
             return
         if not path.startswith("/"):
@@ -81,7 +81,7 @@ class Project:
             return
         if not _is_refused(path) or not (where := audit.place()):
             return
-        key = (os.path.relpath(path, self._rootdir), where)
+        key = (path + "/" * is_directory, where)
         self._attempts[key] = self._attempts.get(key, 0) + 1
 
 
@@ -94,6 +94,10 @@ def _opened(args: tuple[Any, ...]) -> None:
         _note(path, -1)
 
 
+def _made_directory(args: tuple[Any, ...]) -> None:
+    _note(args[0], args[2] if len(args) > 2 else -1, is_directory=True)
+
+
 def _listener(places: tuple[tuple[int, int | None], ...]) -> audit.Handler:
     def hear(args: tuple[Any, ...]) -> None:
         for at, fd_at in places:
@@ -102,13 +106,24 @@ def _listener(places: tuple[tuple[int, int | None], ...]) -> audit.Handler:
     return hear
 
 
-def _note(path: object, directory_fd: object) -> None:
+def _note(path: object, directory_fd: object, *, is_directory: bool = False) -> None:
     if _current is None or not isinstance(path, str | bytes | os.PathLike):
         return
     try:
-        _current.note(os.fsdecode(path), directory_fd if isinstance(directory_fd, int) else -1)
+        directory_fd = directory_fd if isinstance(directory_fd, int) else -1
+        _current.note(os.fsdecode(path), directory_fd, is_directory=is_directory)
     except (OSError, ValueError):
         return  # what cannot be looked at cannot be written to
+
+
+def _cure(glob: str) -> str:
+    """No artifact at the top: to declare one would open the whole project."""
+    name = glob.rstrip("/")
+    if "/" not in name:
+        return "tmp_path"
+    # A directory is to be made by the test: what is in it is not enough, or it would be there before.
+    artifacts = cures.artifacts([name, f"{name}/**"] if name != glob else [name])
+    return f"tmp_path, or {artifacts}" if artifacts else "tmp_path"
 
 
 def _is_refused(path: str) -> bool:
