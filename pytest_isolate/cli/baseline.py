@@ -64,8 +64,9 @@ def _merge(before: Baseline, account: Account, *, shrink: bool) -> Baseline:
         nodeid, violations = record["nodeid"], record["violations"] or ()
         seen = found.setdefault(nodeid, set())  # with several workers a test may have run several times
         seen |= {known_as(violation["kind"], violation["what"]) for violation in violations}
-        if record["outcome"] != "passed" or record["violations"] is None:
-            seen |= before.tests.get(nodeid, frozenset())  # it may not have come to them
+        is_degraded = bool((record["enforced"] or {}).get("missing"))
+        if record["outcome"] != "passed" or record["violations"] is None or is_degraded:
+            seen |= before.tests.get(nodeid, frozenset())  # it may not have come to them, or nobody saw
     for nodeid, seen in found.items():
         known = before.tests.get(nodeid, frozenset())
         tests[nodeid] = frozenset(seen & known if shrink else seen)

@@ -215,6 +215,20 @@ def test_a_test_that_failed_before_it_came_to_it_keeps_it(known: pytest.Pytester
         assert (known.path / "isolate-baseline.json").read_text() == before
 
 
+def test_a_degraded_test_keeps_it(known: pytest.Pytester) -> None:
+    """What is not enforced may not be seen."""
+    before = (known.path / "isolate-baseline.json").read_text()
+    result = known.runpytest_subprocess(
+        *STRICT, "--isolate-missing=degrade", "--isolate-runtime=/nowhere/runc"
+    )
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["2 degraded: *"])
+    result.stdout.no_fnmatch_line("*stale in the baseline*")
+    for arguments in (("--shrink",), ()):
+        assert write_baseline(known, *arguments).ret == 0
+        assert (known.path / "isolate-baseline.json").read_text() == before
+
+
 def test_shrinking_adds_nothing(known: pytest.Pytester) -> None:
     known.makepyfile(test_it=NEW)
     known.runpytest_subprocess(*STRICT)
