@@ -218,6 +218,7 @@ def test_a_test_that_failed_before_it_came_to_it_keeps_it(known: pytest.Pytester
 def test_a_degraded_test_keeps_it(known: pytest.Pytester) -> None:
     """What is not enforced may not be seen."""
     before = (known.path / "isolate-baseline.json").read_text()
+    known.makepyfile(test_it="def test_writes(): pass\ndef test_kept(): pass")
     result = known.runpytest_subprocess(
         *STRICT, "--isolate-missing=degrade", "--isolate-runtime=/nowhere/runc"
     )
