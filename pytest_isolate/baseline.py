@@ -35,13 +35,17 @@ class Baseline:
     @classmethod
     def read(cls, path: Path) -> Baseline:
         """Raises BaselineError."""
-        cure = f"write it anew: pytest-isolate baseline --json RECORDS -o {path}"
+        cure = (
+            f"take isolate_baseline away and write it anew: pytest-isolate baseline --json RECORDS -o {path}"
+        )
         try:
             return cls(_tests(json.loads(path.read_text(encoding="utf-8"))))
         except OSError as error:
-            why = error.strerror
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            why = str(error.strerror)
+        except (ValueError, RecursionError) as error:  # as a merge may leave it
             why = f"it is no baseline: {error}"
+            # Not to be overwritten by the way: it may hold what others know.
+            cure = f"restore it from version control, or delete it, {cure}"
         raise BaselineError(f"cannot read the baseline {path}: {why}; {cure}")
 
     def to_json(self) -> str:
@@ -88,7 +92,10 @@ def _tests(told: Any) -> dict[str, frozenset[Known]]:
     if not isinstance(told, dict) or told.get("schema") != SCHEMA:
         raise ValueError(f"its schema is not {SCHEMA}")
     found = {}
-    for nodeid, kinds in told["tests"].items():
+    tests = told.get("tests")
+    if not isinstance(tests, dict) or not all(isinstance(kinds, dict) for kinds in tests.values()):
+        raise ValueError("its tests are no objects by node id")
+    for nodeid, kinds in tests.items():
         for kind, texts in kinds.items():
             Kind(kind)
             if not isinstance(texts, list) or not all(isinstance(what, str) for what in texts):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_isolate.baseline import Baseline, key, known_as
+from pytest_isolate.account import AccountError, read
+from pytest_isolate.baseline import Baseline, BaselineError, key, known_as
 from pytest_isolate.kernel.leftover import command_of
 from pytest_isolate.runner import deeds
 from pytest_isolate.runner.observe import audit, paths
@@ -61,6 +62,49 @@ def test_a_long_name_does_not_cut_its_size() -> None:
         change = Change(Deed.CREATED, f"/x/{'long' * 200}", size_bytes=size)
         (violation,) = deeds._files([change], {}, ROOT, ())
         assert key(violation.what).endswith("…")
+
+
+DAMAGED = "it is no baseline: "
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", DAMAGED),
+        ("[" * 200_000, DAMAGED),
+        ("\udcff", DAMAGED),
+        ('{"schema": 2, "tests": {}}', DAMAGED + "its schema is not 1"),
+        ("[]", DAMAGED + "its schema is not 1"),
+        ('{"schema": 1}', DAMAGED + "its tests are no objects by node id"),
+        ('{"schema": 1, "tests": []}', DAMAGED + "its tests are no objects by node id"),
+        ('{"schema": 1, "tests": {"a": []}}', DAMAGED + "its tests are no objects by node id"),
+        ('{"schema": 1, "tests": {"a": {"magic": ["x"]}}}', DAMAGED + "'magic' is not a valid Kind"),
+        ('{"schema": 1, "tests": {"a": {"files": "x"}}}', DAMAGED + "files of a is no list of texts"),
+        ('{"schema": 1, "tests": {"a": {"files": [1]}}}', DAMAGED + "files of a is no list of texts"),
+    ],
+)
+def test_a_damaged_file_says_how_to_go_on(text: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "known.json"
+    path.write_text(text, errors="surrogateescape")
+    with pytest.raises(BaselineError) as caught:
+        Baseline.read(path)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"cannot read the baseline {path}: {why}")
+    assert "; restore it from version control, or delete it, " in line
+
+
+def test_no_file_is_no_damaged_one(tmp_path: Path) -> None:
+    with pytest.raises(
+        BaselineError, match="No such file or directory; take isolate_baseline away and write it"
+    ):
+        Baseline.read(tmp_path / "known.json")
+
+
+def test_records_too_deep_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text("[" * 200_000 + "\n")
+    with pytest.raises(AccountError, match="is not JSON Lines: "):
+        read(path)
 
 
 # -- paths and commands ---------------------------------------------------------------------------------
