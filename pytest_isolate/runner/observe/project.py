@@ -62,9 +62,10 @@ class Project:
 
     def found(self) -> Iterator[Violation]:
         for (path, where), count in self._attempts.items():
+            name = paths.shown(path.rstrip("/"), self._rootdir)
             yield Violation(
                 kind=Kind.FILES,
-                what=f"tried to write to the read-only project: {paths.shown(path, self._rootdir)}",
+                what=f"tried to write to the read-only project: {name}",
                 where=where,
                 cure=_cure(paths.as_glob(path, self._rootdir)),
                 count=count,
