@@ -60,7 +60,7 @@ def read(path: Path) -> Account:
     try:
         records = [json.loads(line) for line in lines]
         end = json.loads(last)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AccountError(f"{path} is not JSON Lines: {error}") from None
     if not all(isinstance(record, dict) for record in [*records, end]):
         raise AccountError(f"{path} holds what is no record")

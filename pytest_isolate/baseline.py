@@ -6,6 +6,7 @@ One line each, sorted, so that a difference says what has come and gone.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Any
 from pytest_isolate.errors import IsolateError
 from pytest_isolate.violation import Kind, Violation
 
-__all__ = ["Baseline", "BaselineError", "Known", "refresh_command"]
+__all__ = ["Baseline", "BaselineError", "Known", "known_as", "refresh_command"]
 
 SCHEMA = 1
-#: Kind and ``what``: that it may move within its file is no news.
+#: Kind and :func:`key` of ``what``: that it may move within its file is no news.
 Known = tuple[str, str]
+_SIZE = re.compile(r" \((\d+ files?, )?\d+ bytes?\)$")
+_COMMAND = "left a process: "
 
 
 class BaselineError(IsolateError):
@@ -32,13 +35,17 @@ class Baseline:
     @classmethod
     def read(cls, path: Path) -> Baseline:
         """Raises BaselineError."""
-        cure = f"write it anew: pytest-isolate baseline --json RECORDS -o {path}"
+        cure = (
+            f"take isolate_baseline away and write it anew: pytest-isolate baseline --json RECORDS -o {path}"
+        )
         try:
             return cls(_tests(json.loads(path.read_text(encoding="utf-8"))))
         except OSError as error:
-            why = error.strerror
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            why = str(error.strerror)
+        except (ValueError, RecursionError) as error:  # as a merge may leave it
             why = f"it is no baseline: {error}"
+            # Not to be overwritten by the way: it may hold what others know.
+            cure = f"restore it from version control, or delete it, {cure}"
         raise BaselineError(f"cannot read the baseline {path}: {why}; {cure}")
 
     def to_json(self) -> str:
@@ -55,7 +62,7 @@ class Baseline:
     def sort_out(self, nodeid: str, violations: Iterable[Violation]) -> tuple[Violation, ...]:
         """The same violations, those that are known marked as such."""
         known = self.tests.get(nodeid, frozenset())
-        return tuple(replace(v, known=True) if (v.kind.value, v.what) in known else v for v in violations)
+        return tuple(replace(v, known=known_as(v.kind.value, v.what) in known) for v in violations)
 
     def stale(self, nodeid: str, found: Iterable[Known]) -> list[Known]:
         """What is known of a test and was not found again."""
@@ -64,6 +71,16 @@ class Baseline:
     @property
     def count(self) -> int:
         return sum(map(len, self.tests.values()))
+
+
+def known_as(kind: str, what: str) -> Known:
+    return kind, key(what)
+
+
+def key(what: str) -> str:
+    """What of a text is the same in each run: not the size of a log, nor the port, descriptor or process that
+    a command has as an argument."""
+    return re.sub(r"\d+", "#", what) if what.startswith(_COMMAND) else _SIZE.sub("", what)
 
 
 def refresh_command(path: Path | str, records: Path | str | None) -> str:
@@ -75,10 +92,13 @@ def _tests(told: Any) -> dict[str, frozenset[Known]]:
     if not isinstance(told, dict) or told.get("schema") != SCHEMA:
         raise ValueError(f"its schema is not {SCHEMA}")
     found = {}
-    for nodeid, kinds in told["tests"].items():
+    tests = told.get("tests")
+    if not isinstance(tests, dict) or not all(isinstance(kinds, dict) for kinds in tests.values()):
+        raise ValueError("its tests are no objects by node id")
+    for nodeid, kinds in tests.items():
         for kind, texts in kinds.items():
             Kind(kind)
             if not isinstance(texts, list) or not all(isinstance(what, str) for what in texts):
                 raise ValueError(f"{kind} of {nodeid} is no list of texts")
-        found[nodeid] = frozenset((kind, what) for kind, texts in kinds.items() for what in texts)
+        found[nodeid] = frozenset(known_as(kind, what) for kind, texts in kinds.items() for what in texts)
     return found

@@ -70,7 +70,11 @@ def configure(config: pytest.Config) -> None:
 def start(config: pytest.Config) -> None:
     """Start the reporters that cannot wait for an isolated item."""
     options = session_options(config)
-    _check(config)
+    try:
+        _check(config)
+    except pytest.UsageError:
+        _empty_records(config)
+        raise
     if options.json_path is not None or options.strict:
         _report(config)  # that a file cannot be written is to be known before tests run
     if config.pluginmanager.hasplugin("dsession"):
@@ -144,14 +148,27 @@ def planned(item: pytest.Item) -> Spec | SpecError | None:
 
 
 def _report(config: pytest.Config) -> None:
+    if _has_records(config):
+        from pytest_isolate import reporters
+
+        reporters.register(config)
+
+
+def _has_records(config: pytest.Config) -> bool:
     # An xdist worker's reports are collected by its controller; without tests there is nothing to overwrite
     # an earlier run's file with.
     # A fresh interpreter reports to the session that started it.
     is_part = hasattr(config, "workerinput") or config.pluginmanager.hasplugin(FRESH_PLUGIN)
-    if not is_part and not config.getoption("collectonly"):
-        from pytest_isolate import reporters
+    return not is_part and not config.getoption("collectonly")
 
-        reporters.register(config)
+
+def _empty_records(config: pytest.Config) -> None:
+    """Of a session that does not come to its tests: an earlier one's would be taken for its own."""
+    path = session_options(config).json_path
+    if path is not None and _has_records(config):
+        from pytest_isolate.reporters.jsonlines import JsonLines
+
+        JsonLines(path)
 
 
 def warm_up(session: pytest.Session) -> None:

@@ -12,6 +12,7 @@ from pytest_isolate.spec import (
     Fixtures,
     HostRootfs,
     Network,
+    PrivateNetwork,
     Seccomp,
     Spec,
     User,
@@ -54,6 +55,8 @@ def _escapes(spec: Spec) -> Iterator[str]:
         yield f'watch="{spec.watch.value}"'
     if spec.network is Network.HOST:
         yield 'network="host"'
+    elif isinstance(spec.network, PrivateNetwork):  # where tests meet each other, also without a group
+        yield f'network="{spec.network.value}"'
     if spec.user is User.HOST_ROOT:
         yield 'user="host-root"'
     if spec.fixtures is Fixtures.SHARED:

@@ -29,7 +29,8 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """One line each. ``what`` is the same in each run of the test: no pids, no addresses, no times."""
+    """One line each. ``what`` is the same in each run of the test: no pids, no addresses, no times. (But for
+    sizes, and numbers of a command, which ``baseline.py`` leaves out.)"""
 
     kind: Kind
     what: str  #: "connected to 192.0.2.1:443 (tcp)", "created /etc/x (3 bytes)"
@@ -37,6 +38,11 @@ class Violation:
     cure: str = ""  #: what to write to allow it: 'hosts={"db": "127.0.0.1"}'
     count: int = 1
     known: bool = False  #: it is in the baseline, and fails no test
+
+    def __post_init__(self) -> None:
+        """Whoever made it, it reads the same in the report, the record and the baseline."""
+        object.__setattr__(self, "what", _line(self.what))
+        object.__setattr__(self, "where", _line(self.where))
 
     @classmethod
     def from_told(cls, told: object) -> Violation:
@@ -47,7 +53,8 @@ class Violation:
         count = told.get("count", 1)
         if not all(isinstance(text, str) for text in texts) or type(count) is not int or count < 1:
             raise ValueError("not a violation")
-        what, where, cure = (" ".join(text[:LONGEST_TEXT].split()) for text in texts)
+        what, where, cure = texts
+        cure = "".join(char if char.isprintable() else " " for char in cure[:LONGEST_TEXT])
         return cls(kind=Kind(told.get("kind")), what=what, where=where, cure=cure, count=count)
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,3 +73,8 @@ class Violation:
         cure = f"; allow it with {self.cure}" if self.cure else ""
         known = " (known)" if self.known else ""
         return f"{self.kind.value}{known}: {self.what}{times}{where}{cure}"
+
+
+def _line(text: str) -> str:
+    text = text.encode(errors="backslashreplace").decode()  # a lone surrogate is in no file
+    return " ".join(text.split())[:LONGEST_TEXT].rstrip()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pytest_isolate.account import Account, AccountError, read
-from pytest_isolate.baseline import Baseline, BaselineError, Known
+from pytest_isolate.baseline import Baseline, BaselineError, Known, known_as
 
 __all__ = ["add_arguments", "baseline"]
 
@@ -63,9 +63,10 @@ def _merge(before: Baseline, account: Account, *, shrink: bool) -> Baseline:
     for record in account.records:
         nodeid, violations = record["nodeid"], record["violations"] or ()
         seen = found.setdefault(nodeid, set())  # with several workers a test may have run several times
-        seen |= {(violation["kind"], violation["what"]) for violation in violations}
-        if record["outcome"] != "passed" or record["violations"] is None:
-            seen |= before.tests.get(nodeid, frozenset())  # it may not have come to them
+        seen |= {known_as(violation["kind"], violation["what"]) for violation in violations}
+        is_degraded = bool((record["enforced"] or {}).get("missing"))
+        if record["outcome"] != "passed" or record["violations"] is None or is_degraded:
+            seen |= before.tests.get(nodeid, frozenset())  # it may not have come to them, or nobody saw
     for nodeid, seen in found.items():
         known = before.tests.get(nodeid, frozenset())
         tests[nodeid] = frozenset(seen & known if shrink else seen)

@@ -24,7 +24,7 @@ __all__ = ["GitHub", "annotate", "is_here", "markdown"]
 MOST_ANNOTATIONS = 10
 MOST_SUMMARY_BYTES = 2**20
 MOST_ROWS = 100
-_PLACE = re.compile(r"(?P<file>[^\0\n]+?):(?P<line>\d+)(?: \(.*\))?")
+_PLACE = re.compile(r"(?P<file>[^\0\n]+?):(?P<line>\d+)(?: \(.*\))?(?:, (?:pid|thread) .*)?")
 _CUT = "\n\nThis summary was cut: GitHub takes 1 MiB.\n"
 
 

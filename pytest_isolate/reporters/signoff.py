@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_isolate.baseline import Baseline, refresh_command
+from pytest_isolate.baseline import Baseline, known_as, refresh_command
 from pytest_isolate.reporters.collect import Collected, Record
 from pytest_isolate.reporters.jsonlines import JsonLines
 from pytest_isolate.reporters.line import Line
@@ -50,7 +50,9 @@ class SignOff:
         self._escapes_max = escapes_max
         self._baseline_path = baseline
         self._baseline = Baseline() if baseline is None else Baseline.read(baseline)
+        self._selected: set[str] = set()
         self._ran: set[str] = set()
+        self._ended: set[str] = set()
         self._enforced: Counter[tuple[tuple[str, Any], ...]] = Counter()
         self._exitstatus = 0
 
@@ -60,12 +62,23 @@ class SignOff:
         facts["namespaces"] = tuple(facts["namespaces"] or ())
         self._enforced[tuple(facts.items())] += 1
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._selected.update(item.nodeid for item in session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """In xdist's controller, which collects nothing itself."""
+        self._selected.update(ids)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._ran.add(report.nodeid)
+        if report.when == "call" or not report.passed:  # a setup that passed says nothing yet
+            self._ended.add(report.nodeid)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self._is_over and int(session.exitstatus) == pytest.ExitCode.OK:
+        is_bad = self._is_over or self._new_violations
+        if is_bad and int(session.exitstatus) == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self._exitstatus = int(session.exitstatus)
         if self._json_lines is not None:
@@ -92,12 +105,14 @@ class SignOff:
         return {
             "strict": True,
             "exitstatus": self._exitstatus,
+            "selected": len(self._selected),
+            "unfinished": len(self._selected - self._ended),
             "tests": len(self._ran),
-            "isolated": len(rows) - self._unbuilt,
+            "isolated": len({row.nodeid for row in rows if row.reason != "setup"}),
             "escapes": [escape._asdict() for escape in self.escapes],
             "escapes_max": self._escapes_max,
-            "degraded": sum(bool(row.missing) for row in rows),
-            "violations": {"new": sum(len(row.deeds) for row in rows) - known, "known": known},
+            "degraded": len({row.nodeid for row in rows if row.missing}),
+            "violations": {"new": self._new_violations, "known": known},
             "stale": sum(len(found) for _, found in self._stale()),
             "enforced": [{"tests": count, **dict(facts)} for facts, count in self._enforced.most_common()],
             "hash_seed": hash_seed(),
@@ -112,22 +127,28 @@ class SignOff:
         found += [Escape(nodeid, f"not_isolated: {why}") for nodeid, why in opted_out.items()]
         accounted = {*opted_out, *(row.nodeid for row in rows)}
         found += [Escape(nodeid, "ran in no sandbox") for nodeid in self._ran - accounted]
-        return sorted(found)
+        return sorted({*found})
 
     @property
     def _unbuilt(self) -> int:
         """Tests that did not run, or were skipped, as no sandbox could be built for them."""
-        return sum(row.reason == "setup" for row in self._collected.rows.values())
+        return len({row.nodeid for row in self._collected.rows.values() if row.reason == "setup"})
+
+    @property
+    def _new_violations(self) -> int:
+        """Also those that failed no test: a hook may have switched that off."""
+        rows = self._collected.rows.values()
+        return sum(not violation.known for row in rows for violation in row.deeds)
 
     @property
     def _is_over(self) -> bool:
         return self._escapes_max is not None and len(self.escapes) > self._escapes_max
 
     def _stale(self) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-        """Of tests that ran to their end: others may not have come to it."""
+        """Of tests that passed in a whole sandbox: others may not have come to it, or nobody saw."""
         for row in self._collected.rows.values():
-            found = self._baseline.stale(row.nodeid, ((v.kind.value, v.what) for v in row.deeds))
-            if found and row.reason == "passed":
+            found = self._baseline.stale(row.nodeid, (known_as(v.kind.value, v.what) for v in row.deeds))
+            if found and row.reason == "passed" and not row.missing:
                 yield row.nodeid, found
 
     # ---- for people -----------------------------------------------------------------------------
@@ -201,6 +222,8 @@ class SignOff:
             why.append(f"no sandbox for {self._unbuilt} test{'s' * (self._unbuilt != 1)}")
         if account["exitstatus"] and not why:
             why.append(f"exit status {account['exitstatus']}")
+        if account["unfinished"]:
+            why.append(f"{account['unfinished']} of {account['selected']} tests did not run to their end")
         if why:
             return Line(f"strict: not signed off: {', '.join(why)}", "red")
         return Line("strict: signed off", "green")

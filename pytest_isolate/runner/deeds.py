@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_isolate.kernel.leftover import MOST_COMMANDS, Left
 from pytest_isolate.outcome import Completed
+from pytest_isolate.runner import cures
 from pytest_isolate.runner.observe import clock, paths
 from pytest_isolate.runner.observe.processes import HARMLESS
 from pytest_isolate.sandbox.changes import Change, Deed, Rules, changes_in
@@ -30,6 +31,7 @@ __all__ = ["Deeds", "slept_s", "violations_of"]
 
 #: Of one test. What is more is counted.
 MOST_FILES = 20
+LONGEST_PATH = 400  # so that the size behind it is not cut
 SHARED_MEMORY = "/dev/shm/"
 #: What Python, pytest and its plugins write while a test runs, wherever it is.
 _MACHINERY = re.compile(
@@ -81,12 +83,15 @@ def _rules(plan: Plan, rootdir: str) -> Rules:
 def violations_of(run: TestRun) -> Iterator[Violation]:
     """Of a test that has ended."""
     places: dict[str, Any] = {}
+    names: set[str] = set()
     for message in run.transcript.observed:
         places |= message.places
+        names.update(_made_up(message.facts.get("made_up")))
+    rootdir = str(run.item.config.rootpath)
     yield from run.seen
-    yield from _files(run.changes, places, str(run.item.config.rootpath))
+    yield from _files(run.changes, places, rootdir, names)
     if isinstance(run.outcome, Completed):
-        yield from _processes(run.left)
+        yield from _processes(run.left, rootdir, names)
 
 
 def slept_s(run: TestRun) -> float | None:
@@ -97,43 +102,57 @@ def slept_s(run: TestRun) -> float | None:
     return math.fsum(seconds for seconds in told if type(seconds) is float and math.isfinite(seconds))
 
 
-def _files(changes: Iterable[Change], places: Mapping[str, Any], rootdir: str) -> Iterator[Violation]:
+def _made_up(told: object) -> Iterator[str]:
+    """Names that are none of the project's: from the test's own process, which could send anything."""
+    for name in told if isinstance(told, list) else ():
+        if isinstance(name, str) and paths.MADE_UP.fullmatch(name):
+            yield name
+
+
+def _files(
+    changes: Iterable[Change], places: Mapping[str, Any], rootdir: str, names: Collection[str]
+) -> Iterator[Violation]:
     """``places``: by path, from the test's own process."""
     changes = [*changes]
     files = [change for change in changes if not change.path.startswith(SHARED_MEMORY)]
     for change in changes:
         if change.path.startswith(SHARED_MEMORY):
-            what, name = _shared(paths.shown(change.path, rootdir))
-            yield Violation(kind=Kind.IPC, what=f"left {what} {name}", cure='allow=["ipc"]')
+            what, name = _shared(paths.shown(change.path, rootdir, names))
+            yield Violation(kind=Kind.IPC, what=f"left {what} {name}", cure=cures.allow(Kind.IPC))
     for change in files[:MOST_FILES]:
-        path = paths.shown(change.path, rootdir)
         yield Violation(
             kind=Kind.FILES,
-            what=_describe(change, path),
+            what=_describe(change, paths.shown(change.path, rootdir, names)),
             where=_place(change.path, places),
-            cure=f'writes=["{path}{"/**" * change.is_directory}"]',
+            cure=_cure(change, paths.as_glob(change.path, rootdir, names)),
         )
     if (more := len(files) - MOST_FILES) > 0:
-        yield Violation(kind=Kind.FILES, what="wrote more", cure='allow=["files"]', count=more)
+        yield Violation(kind=Kind.FILES, what="wrote more", cure=cures.allow(Kind.FILES), count=more)
 
 
-def _processes(left: Iterable[Left]) -> Iterator[Violation]:
+def _cure(change: Change, glob: str) -> str:
+    """A directory itself is written to where it goes away; else it is there for what is in it."""
+    is_gone = change.deed in (Deed.DELETED, Deed.REPLACED)
+    globs = [glob] * (is_gone or not change.is_directory)
+    globs += [f"{glob}/**"] * (change.is_directory and change.deed is not Deed.DELETED)
+    return cures.writes(globs) or cures.allow(Kind.FILES)
+
+
+def _processes(left: Iterable[Left], rootdir: str, names: Collection[str]) -> Iterator[Violation]:
     """Those that the test's own process did not tell of."""
     told = [process for process in left if not any(part in process.command for part in HARMLESS)]
+    cure = cures.allow(Kind.PROCESSES)
     for process in told[:MOST_COMMANDS]:
-        yield Violation(
-            kind=Kind.PROCESSES,
-            what=f"left a process: {process.command}",
-            where=f"pid {process.pid}",
-            cure='allow=["processes"]',
-        )
+        command = paths.shown_command(process.command, rootdir, names)
+        where = f"pid {process.pid}"
+        yield Violation(kind=Kind.PROCESSES, what=f"left a process: {command}", where=where, cure=cure)
     if (more := len(told) - MOST_COMMANDS) > 0:
-        yield Violation(
-            kind=Kind.PROCESSES, what="left more processes", cure='allow=["processes"]', count=more
-        )
+        yield Violation(kind=Kind.PROCESSES, what="left more processes", cure=cure, count=more)
 
 
 def _describe(change: Change, path: str) -> str:
+    if len(path) > LONGEST_PATH:
+        path = f"{path[:LONGEST_PATH]}…"
     path += "/" * change.is_directory
     size = f"{change.size_bytes} byte{'s' * (change.size_bytes != 1)}"
     if change.deed in (Deed.DELETED, Deed.RIGHTS):

@@ -95,12 +95,13 @@ def _is_by_the_way(attempt: Attempt, all_of_it: Iterable[Attempt]) -> bool:
 
 
 def _is_declared(attempt: Attempt, spec: Spec) -> bool:
-    """A name that the test was given, as its own is, or a socket. Who finds a name in /etc/hosts may still
-    ask for its address of the other family."""
+    """A name that the test was given, as its own is, or a socket; and ``localhost`` is the sandbox, also for
+    those who ask a name server. Who finds a name in /etc/hosts may still ask for its address of the other
+    family."""
     if attempt.act is Act.QUERY:
         asked = f"{attempt.name}."
         names = (spec.hostname.lower(), *(name for name, _ in spec.hosts))
-        return any(asked.startswith(f"{name}.") for name in names)
+        return asked == "localhost." or any(asked.startswith(f"{name}.") for name in names)
     path = os.path.realpath(attempt.host) if attempt.protocol == UNIX else ""
     targets = (bind.target.rstrip("/") for bind in spec.binds)
     return any(path == target or path.startswith(f"{target}/") for target in targets)

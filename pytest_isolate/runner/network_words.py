@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pytest_isolate.kernel.attempts import Act
+from pytest_isolate.runner import cures
 from pytest_isolate.violation import Kind, Violation
 
 __all__ = ["UNIX", "describe", "is_agent", "is_attempt"]
 
 UNIX = "unix"
+NETWORK = 'network="host"'
 VERBS = ("connected to ", "sent to ", "looked up ", "asked ")
 #: As native/notify.c has them.
 AGENTS = (
@@ -33,20 +35,19 @@ def describe(act: Act, protocol: str, host: str, port: int, where: str, count: i
             kind=Kind.NETWORK,
             what=f"looked up {host}" if host else "asked a name server what nobody can read",
             where=where,
-            cure=f'hosts={{"{host}": "127.0.0.1"}}' if host else 'network="host"',
+            cure=cures.hosts(host) or NETWORK,
             count=count,
         )
+    cure = cures.binds(host) or cures.allow(Kind.SECRETS)
     host = "".join(char if char.isprintable() else "?" for char in host)
     verb = "connected" if act is Act.CONNECT else "sent"
     if protocol == UNIX:
-        return Violation(
-            kind=Kind.SECRETS, what=f"{verb} to {host}", where=where, cure=f'binds=["{host}"]', count=count
-        )
+        return Violation(kind=Kind.SECRETS, what=f"{verb} to {host}", where=where, cure=cure, count=count)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return Violation(
         kind=Kind.NETWORK,
         what=f"{verb} to {address}" + (f" ({protocol})" if protocol else ""),
         where=where,
-        cure='network="host"',
+        cure=NETWORK,
         count=count,
     )

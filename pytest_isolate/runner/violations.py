@@ -50,19 +50,25 @@ def _place(where: str, item: pytest.Item) -> str:
 def fail_for(
     item: pytest.Item, reports: list[pytest.TestReport], violations: tuple[Violation, ...]
 ) -> list[pytest.TestReport]:
-    """The test's call failed for them, if nothing of it has failed by itself; else they are a section."""
+    """The test failed for them, if nothing of it has failed by itself; else they are a section.
+
+    So do tests that skip or are expected to fail: neither says that they may do what they like.
+    """
     text = "\n".join(str(violation) for violation in violations)
-    call = next((report for report in reversed(reports) if report.when == "call"), None)
-    if call is None or not call.passed or any(report.failed for report in reports):
-        for report in reports:
-            if report.failed:
-                report.sections.append(("isolate: violations", text))
+    failed = [report for report in reports if report.failed]
+    for report in failed:
+        report.sections.append(("isolate: violations", text))
+    # Of the last attempt: its call, or its setup if it did not come further.
+    last = next((report for report in reversed(reports) if report.when != "teardown"), None)
+    if failed or last is None:
         return reports
     many = f"{len(violations)} violations" if len(violations) > 1 else "a violation"
     path, lineno, _ = item.location
     head = f"not hermetic: {many}"
-    call.outcome = "failed"
-    call.longrepr = pytest_private.long_repr(
+    last.outcome = "failed"
+    if hasattr(last, "wasxfail"):
+        del last.wasxfail  # by which reporters know the one that may fail
+    last.longrepr = pytest_private.long_repr(
         path, (lineno or 0) + 1, f"{head}: {violations[0]}", f"{head}\n{text}"
     )
     return reports

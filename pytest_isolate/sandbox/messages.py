@@ -100,7 +100,8 @@ class Observed:
     violations: list[Any]
     total: int
     places: dict[str, Any]  #: where in the code what was written: place by path
-    facts: dict[str, Any]  #: ``slept_s``; ``pids``: those of processes among the violations
+    #: ``slept_s``; ``pids``: those of processes among the violations; ``made_up``: names by ``tempfile``
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -305,7 +305,7 @@ def test_sockets_of_agents(run: Runner) -> None:
         "kind": "secrets",
         "what": "connected to /var/run/docker.sock",
         "where": "test_it.py:4 (test_it)",
-        "cure": 'binds=["/var/run/docker.sock"]',
+        "cure": 'binds={"/var/run/docker.sock": "/var/run/docker.sock:ro"}',
         "count": 1,
         "known": False,
     }

@@ -104,6 +104,65 @@ def test_a_skip_for_want_of_a_sandbox_is_no_proof(pytester: pytest.Pytester) -> 
     result.stdout.fnmatch_lines(["test_it.py::test_a: it was not run in a sandbox (skipped)"])
 
 
+FIVE = """
+    import pytest
+    def test_1(): pass
+    def test_2(): pass
+    @pytest.mark.not_isolated(reason="stops")
+    def test_3(): pytest.exit("stop", returncode=0)
+    def test_4(): pass
+    def test_5(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suite", "said"),
+    [
+        (["--setup-only"], SUITE, "3 of 4 tests did not run to their end"),
+        (["--setup-plan"], SUITE, "3 of 4 tests did not run to their end"),
+        (["-p", "no:randomly"], FIVE, "3 of 5 tests did not run to their end"),
+    ],
+)
+def test_a_run_that_did_not_come_to_its_tests(
+    arguments: list[str], suite: str, said: str, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(test_it=suite)
+    result = pytester.runpytest_subprocess("--isolate-json=out.jsonl", "--isolate-strict", *arguments)
+    result.stdout.fnmatch_lines([f"strict: not signed off: *{said}*"])
+    result = verify(pytester)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines([said, "not verified"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["-n2", "--dist=each"], ["-n2", "--dist=loadgroup"], ["--keep-duplicates", "test_it.py", "test_it.py"]],
+    ids=" ".join,
+)
+def test_tests_that_run_twice_are_counted_once(arguments: list[str], pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=SUITE)
+    result = pytester.runpytest_subprocess("--isolate-json=out.jsonl", "--isolate-strict", *arguments)
+    result.stdout.fnmatch_lines(["4 tests: 3 isolated, 1 not", "strict: signed off"])
+    result = verify(pytester, "--max-escapes=2")
+    assert result.ret == 0, result.outlines
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--isolate-baseline=nope"], ["--isolate-off"], ["--isolate-escapes-max=x"], ["-n2", "--isolate-off"]],
+)
+def test_a_session_that_does_not_begin_leaves_no_earlier_records(
+    wrong: list[str], pytester: pytest.Pytester
+) -> None:
+    path = records(pytester, "--isolate-strict")
+    assert verify(pytester).ret == 0
+    records(pytester, "--isolate-strict", *wrong)
+    assert path.read_bytes() == b""
+    result = verify(pytester)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["out.jsonl is empty: *", "not verified"])
+
+
 def test_another_run(pytester: pytest.Pytester) -> None:
     records(pytester, "--isolate-all")
     result = verify(pytester)

@@ -51,6 +51,55 @@ def test_a_test_that_failed_by_itself_says_both(pytester: pytest.Pytester) -> No
     result.stdout.fnmatch_lines(["*AssertionError: own*", "*isolate: violations*", f"{SAID}*"])
 
 
+NOT_PASSED = """
+    import pytest, unittest
+    def leave(): open("/var/tmp/left", "w").write("x")
+    def test_skips(): leave(); pytest.skip("no database")
+    @pytest.mark.xfail(reason="known bug")
+    def test_expected(): leave(); assert 0
+    @pytest.mark.xfail(reason="known bug")
+    def test_unexpected(): leave()
+    @pytest.fixture
+    def broken(): leave(); pytest.skip("no database")
+    def test_skips_early(broken): pass
+    class TestUnit(unittest.TestCase):
+        def test_skips(self): leave(); self.skipTest("no database")
+    @pytest.mark.skip
+    def test_never(): leave()
+    @pytest.mark.xfail
+    def test_clean(): assert 0
+"""
+
+
+@pytest.mark.parametrize("arg", ["--isolate-strict", "--isolate-watch=fail", "--isolate-watch=report"])
+def test_one_that_skips_or_is_expected_to_fail(pytester: pytest.Pytester, arg: str) -> None:
+    pytester.makepyfile(test_it=NOT_PASSED)
+    result = pytester.runpytest_subprocess("--isolate-all", arg, "-rA", "--junitxml=out.xml")
+    if arg == "--isolate-watch=report":
+        result.assert_outcomes(skipped=4, xfailed=2, xpassed=1)
+        return
+    result.assert_outcomes(failed=4, errors=1, skipped=1, xfailed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["FAILED test_it.py::test_skips - not hermetic: a violation: files: *"])
+    junit = (pytester.path / "out.xml").read_text()
+    assert 'errors="1" failures="4" skipped="2"' in junit
+
+
+def test_a_new_violation_that_failed_no_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=SUITE)
+    pytester.makeconftest(
+        """
+        import dataclasses
+        from pytest_isolate.spec import Watch
+        def pytest_isolate_modify_spec(item, spec): return dataclasses.replace(spec, watch=Watch.REPORT)
+        """
+    )
+    result = pytester.runpytest_subprocess("--isolate-strict")
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["strict: not signed off: 1 new violation"])
+
+
 def test_told_to_hooks(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it=SUITE)
     pytester.makeconftest(

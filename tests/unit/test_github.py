@@ -29,6 +29,7 @@ def test_the_place_is_the_test_if_nobody_knows_better(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "a.py").touch()
     wheres = ["lib/a.py:3 (f)", "lib/a.py:4", "lib/b.py:3 (f)", "pid 7: curl http://x:80", ""]
+    wheres += ["lib/a.py:5 (start), pid 3", "lib/a.py:6 (<lambda>), thread Thread-1 (run)"]
     rows = [row("a", *(violation(where=where) for where in wheres))]
     places = [line.split(",title")[0] for line in github.annotate(rows, tmp_path, None)]
     test = f"::error file={tmp_path}/test_it.py,line=7"
@@ -38,16 +39,18 @@ def test_the_place_is_the_test_if_nobody_knows_better(tmp_path: Path) -> None:
         test,
         test,
         test,
+        f"::error file={tmp_path}/lib/a.py,line=5",
+        f"::error file={tmp_path}/lib/a.py,line=6",
     ]
 
 
 def test_escaping(tmp_path: Path) -> None:
     (line,) = github.annotate(
-        [row("t[a:b,c%\r\n]", violation("100 %\r\n::warning::x"))], tmp_path, str(tmp_path)
+        [row("t[a:b,c%\r\n]", violation("100 %", cure="\r\n::warning::x"))], tmp_path, str(tmp_path)
     )
     assert line == (
         "::error file=test_it.py,line=7,title=not hermetic%3A t[a%3Ab%2Cc%25%0D%0A]::"
-        "files: 100 %25%0D%0A::warning::x"
+        "files: 100 %25; allow it with %0D%0A::warning::x"
     )
 
 

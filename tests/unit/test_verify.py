@@ -50,6 +50,8 @@ def check(
     usual: dict[str, Any] = {
         "strict": True,
         "exitstatus": 0,
+        "selected": len(records),
+        "unfinished": 0,
         "tests": len(records),
         "isolated": len(records),
         "escapes": escapes,
@@ -113,6 +115,12 @@ def test_what_an_escape_accounts_for(escape: str, enforced: dict[str, Any], tmp_
     assert len(check(tmp_path, record(enforced=enforced))) == 1
 
 
+def test_a_test_that_ran_twice_is_one(tmp_path: Path) -> None:
+    again = record(escapes=['env="CI"'])
+    escapes = [{"nodeid": again["nodeid"], "what": 'env="CI"'}]
+    assert check(tmp_path, again, again, escapes=escapes, tests=1, selected=1) == []
+
+
 def test_what_is_known_is_no_problem(tmp_path: Path) -> None:
     assert check(tmp_path, record(violations=[{"kind": "files", "what": "x", "known": True}])) == []
 
@@ -122,6 +130,7 @@ def test_what_is_known_is_no_problem(tmp_path: Path) -> None:
     [
         ({"strict": False}, "the session was not strict"),
         ({"exitstatus": 1}, "the session ended with exit status 1"),
+        ({"unfinished": 3, "selected": 5}, "3 of 5 tests did not run to their end"),
         ({"tests": 3}, "2 of 3 tests have neither a record nor an escape"),
         ({"tests": 0}, "0 tests are fewer than 1"),
         ({"escapes": [{"nodeid": "test_it.py::test", "what": "x"}]}, "the escapes of the records are not those of the summary"),

@@ -26,6 +26,7 @@ from pytest_isolate.runner.observe import (
     files,
     ipc,
     network,
+    paths,
     processes,
     project,
     threads,
@@ -61,7 +62,9 @@ class Observers:
     def __init__(self, config: pytest.Config) -> None:
         self._rootdir = str(config.rootpath)
         self._clock = clock.Clock()
-        self._files = files.Files(pytest_private.basetemp(config) or "/dev/null")
+        basetemp = pytest_private.basetemp(config)
+        paths.begin(basetemp)
+        self._files = files.Files(basetemp or "/dev/null")
         self._processes = processes.Processes()
         self._ipc = ipc.Ipc()
         self._secrets = secrets_of_home.Secrets()
@@ -149,6 +152,8 @@ class Observers:
             facts["slept_s"] = self._clock.slept_s
         if self._processes.told:
             facts["pids"] = [*self._processes.told]
+        if names := paths.made_up():
+            facts["made_up"] = names
         if found or places or facts:
             told = [violation.to_dict() for violation in found[:MOST_VIOLATIONS]]
             yield Observed(told, len(found), places, facts)

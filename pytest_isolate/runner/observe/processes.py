@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_isolate.kernel.leftover import MOST_COMMANDS, commands_of, living
 from pytest_isolate.kernel.look import has_company
-from pytest_isolate.runner.observe import audit
+from pytest_isolate.runner.observe import audit, paths
 from pytest_isolate.violation import Kind, Violation
 
 __all__ = ["HARMLESS", "Processes"]
@@ -62,7 +62,7 @@ class Processes:
             place = self._places.get(command, "")
             yield Violation(
                 kind=Kind.PROCESSES,
-                what=f"left a process: {command}",
+                what=f"left a process: {paths.shown_command(command, audit.rootdir())}",
                 where=f"{place}, pid {pid}" if place else f"pid {pid}",
                 cure='allow=["processes"]',
             )

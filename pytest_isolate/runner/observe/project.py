@@ -16,12 +16,16 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from pytest_isolate.kernel.look import open_descriptors
-from pytest_isolate.runner.observe import audit
+from pytest_isolate.runner import cures
+from pytest_isolate.runner.observe import audit, paths
 from pytest_isolate.violation import MOST_VIOLATIONS, Kind, Violation
 
 __all__ = ["Project"]
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+
+
+_Refusal = Callable[[str], bool]
 
 
 class _If(Enum):
@@ -68,7 +72,7 @@ class Project:
         if not _listening:
             audit.listen("open", _opened)
             for event, places in EVENTS.items():
-                audit.listen(event, _listener(places))
+                audit.listen(event, _listener(places, is_directory=event == "os.mkdir"))
         _listening = True
 
     def begin(self) -> None:
@@ -85,16 +89,16 @@ class Project:
 
     def found(self) -> Iterator[Violation]:
         for (path, where), count in self._attempts.items():
+            name = paths.shown(path.rstrip("/"), self._rootdir)
             yield Violation(
                 kind=Kind.FILES,
-                what=f"tried to write to the read-only project: {path}",
+                what=f"tried to write to the read-only project: {name}",
                 where=where,
-                # No artifact: to declare one at the top would open the whole project.
-                cure=f'tmp_path, or artifacts=["{path}"]' if "/" in path else "tmp_path",
+                cure=_cure(paths.as_glob(path, self._rootdir)),
                 count=count,
             )
 
-    def note(self, path: str, directory_fd: int, is_refused: Callable[[str], bool]) -> None:
+    def note(self, path: str, directory_fd: int, is_refused: _Refusal, *, is_directory: bool) -> None:
         if path.startswith("/proc/") or len(self._attempts) >= MOST_VIOLATIONS:
             return
         if not path.startswith("/"):
@@ -105,7 +109,7 @@ class Project:
             return
         if not is_refused(path) or not (where := audit.place()):
             return
-        key = (os.path.relpath(path, self._rootdir), where)
+        key = (path + "/" * is_directory, where)
         self._attempts[key] = self._attempts.get(key, 0) + 1
 
 
@@ -118,23 +122,33 @@ def _opened(args: tuple[Any, ...]) -> None:
         _note(path, -1, lambda found: _cannot_open(found, flags) and not _may_be_elsewhere(path))
 
 
-def _listener(places: tuple[_Place, ...]) -> audit.Handler:
+def _listener(places: tuple[_Place, ...], *, is_directory: bool) -> audit.Handler:
     def hear(args: tuple[Any, ...]) -> None:
         for at, fd_at, condition in places:
             directory_fd = args[fd_at] if fd_at is not None and fd_at < len(args) else -1
-            _note(args[at], directory_fd, partial(_cannot, condition))
+            _note(args[at], directory_fd, partial(_cannot, condition), is_directory=is_directory)
 
     return hear
 
 
-def _note(path: object, directory_fd: object, is_refused: Callable[[str], bool]) -> None:
+def _note(path: object, directory_fd: object, is_refused: _Refusal, *, is_directory: bool = False) -> None:
     if _current is None or not isinstance(path, str | bytes | os.PathLike):
         return
     try:
         fd = directory_fd if isinstance(directory_fd, int) else -1
-        _current.note(os.fsdecode(path), fd, is_refused)
+        _current.note(os.fsdecode(path), fd, is_refused, is_directory=is_directory)
     except (OSError, ValueError):
         return  # what cannot be looked at cannot be written to
+
+
+def _cure(glob: str) -> str:
+    """No artifact at the top: to declare one would open the whole project."""
+    name = glob.rstrip("/")
+    if "/" not in name:
+        return "tmp_path"
+    # A directory is to be made by the test: what is in it is not enough, or it would be there before.
+    artifacts = cures.artifacts([name, f"{name}/**"] if name != glob else [name])
+    return f"tmp_path, or {artifacts}" if artifacts else "tmp_path"
 
 
 def _cannot(condition: _If, path: str) -> bool:

@@ -11,6 +11,7 @@ import pwd
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pytest_isolate.runner import cures
 from pytest_isolate.runner.observe import audit, paths
 from pytest_isolate.violation import Kind, Violation
 
@@ -87,7 +88,7 @@ class Secrets:
                 kind=Kind.SECRETS,
                 what=f"tried to read {shown}",
                 where=place,
-                cure=f'binds={{"{shown}": "{shown}:ro"}}, allow=["secrets"]',
+                cure=_cure(path),
                 count=count,
             )
 
@@ -115,6 +116,12 @@ class Secrets:
         place, count = self._seen.get(path, ("", 0))
         if count or len(self._seen) < MOST:
             self._seen[path] = (place or audit.place(), count + 1)
+
+
+def _cure(path: str) -> str:
+    """To look for what is not there needs nothing but leave."""
+    binds = cures.binds(path) if os.path.exists(path) else ""
+    return ", ".join(filter(None, (binds, cures.allow(Kind.SECRETS))))
 
 
 def _is_within(path: str, prefixes: tuple[str, ...]) -> bool:
