@@ -328,7 +328,6 @@ class Voyage:
             network = self._flight.network if self._flight is not None else None
             watched_by = network_watch.watched_by(self._plan, network)
             self.evidence = replace(self.evidence, network_watch=watched_by)
-            self._ready()
         else:
             if isinstance(message, Report):
                 self._failed |= message.data.get("outcome") == "failed"
@@ -337,6 +336,9 @@ class Voyage:
             elif isinstance(message, Observed):
                 self._told_pids |= {pid for pid in message.facts.get("pids", ()) if type(pid) is int}
             self.run.transcript.take(message)
+
+    def entered(self) -> None:
+        self._ready()
 
     def test_ended(self, usage: Usage) -> None:
         if self.run.nextitem is None or self.run.outcome is not None:

@@ -14,9 +14,11 @@ from collections.abc import Callable
 
 from pytest_isolate.kernel.accounting import Rusage, reap
 from pytest_isolate.kernel.process import deliver, descendants, kill
+from pytest_isolate.outcome import Outcome, SetupFailed, from_wait_status
 from pytest_isolate.sandbox.enter import EntryReport
 from pytest_isolate.sandbox.loop import Loop
 from pytest_isolate.sandbox.oci.container import Container
+from pytest_isolate.sandbox.trace import Trace
 
 __all__ = ["Passage"]
 
@@ -66,6 +68,24 @@ class Passage:
         if self._pidfd >= 0:
             signal.pidfd_send_signal(self._pidfd, number)
 
+    @property
+    def failure(self) -> SetupFailed | None:
+        """To enter the sandbox; nobody who has entered is to be asked."""
+        failed = self.report.failure
+        return None if failed is None else SetupFailed(*failed, os.strerror(failed[1]))
+
+    def outcome(self, has_entered: bool, cpu_time_s: float | None, trace: Trace) -> Outcome:
+        """Of one that ended without a word."""
+        if has_entered:
+            return from_wait_status(self.status, cpu_time_s)
+        reason = trace.read().strip().rpartition("\n")[2]
+        return SetupFailed("start the test in the sandbox", 0, reason or f"wait status {self.status}")
+
+    def forget(self) -> None:
+        """In the child of another test, which has pytest's memory: it could answer in this one's place."""
+        if hasattr(self, "report"):
+            self.report.drop()
+
     def close(self) -> None:
         if self._pidfd >= 0:
             os.close(self._pidfd)
@@ -76,7 +96,11 @@ class Passage:
         self.close()
         self.status, self.rusage = reap(self.pid)
         if self.report.pid and self.report.pid != self.pid:
-            self.watch(self.report.pid)  # the fork has handed over to the process in the sandbox
+            try:
+                self.watch(self.report.pid)  # the fork has handed over to the process in the sandbox
+            except OSError:  # whoever waits for it is to be told all the same
+                self.status = self.rusage = None
+                self._ended()
         else:
             self._ended()
 
