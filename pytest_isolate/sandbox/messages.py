@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_isolate.errors import ChannelError
 
 __all__ = [
+    "LONGEST_TEXT",
     "Begin",
     "Carried",
     "Coverage",
@@ -34,6 +37,7 @@ __all__ = [
     "UsageAnswer",
     "UsageQuestion",
     "WarningRecorded",
+    "cost",
     "decode",
     "encode",
 ]
@@ -243,12 +247,36 @@ TYPES: dict[str, type[Message]] = {
 }
 
 
+#: Python's own sizes of a list, a dict with one entry, and an entry of either, each with a small object.
+COSTS = {b"[": 80, b"{": 240, b",": 40}
+#: Below, it does not matter that signs in strings count too.
+CHEAP = 2**16
+STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+MOST_INT = 2**63
+#: Of a kind of message that is not to be large, in characters, which JSON may make six bytes of.
+LONGEST_TEXT = 2**16
+
+
 def encode(message: Message) -> bytes:
     """JSON; a value that JSON does not know becomes its ``repr``, since a report may carry anything."""
     fields = [getattr(message, field.name) for field in dataclasses.fields(message)]
     return json.dumps([type(message).__name__, *fields], default=repr, skipkeys=True).encode(
         "utf-8", "surrogatepass"
     )
+
+
+def cost(data: bytes) -> tuple[int, int]:
+    """About how many bytes of memory :func:`decode` takes for what is no text, and for text. ``[]`` is two
+    bytes here and sixty there, and one character beyond 16 bits makes a text four times as long."""
+    objects = _cost_of_objects(data)
+    if objects > CHEAP:
+        objects = _cost_of_objects(STRING.sub(b"", data))
+    is_wide = b"\\ud" in data or b"\\uD" in data or not data.isascii()
+    return objects, len(data) * (4 if is_wide else 2 if b"\\u" in data else 1)
+
+
+def _cost_of_objects(data: bytes) -> int:
+    return sum(data.count(sign) * size for sign, size in COSTS.items())
 
 
 def decode(data: bytes) -> Message:
@@ -269,13 +297,13 @@ def _fits(value: object, field: dataclasses.Field[Any]) -> bool:
         case "str":
             return isinstance(value, str)
         case "int":
-            return type(value) is int
+            return type(value) is int and abs(value) < MOST_INT
         case "float":
-            return type(value) is float
+            return type(value) is float and math.isfinite(value)
         case "bool":
             return isinstance(value, bool)
         case "int | None":
-            return value is None or type(value) is int
+            return value is None or (type(value) is int and abs(value) < MOST_INT)
         case "list[Any] | None":
             return value is None or isinstance(value, list)
         case "list[Any]":
