@@ -12,6 +12,7 @@ __all__ = ["MOST_VIOLATIONS", "Kind", "Violation"]
 #: Of one test. What is more is counted, and left out.
 MOST_VIOLATIONS = 100
 LONGEST_TEXT = 500
+MOST = 2**63  #: times
 
 
 class Kind(Enum):
@@ -45,7 +46,7 @@ class Violation:
             raise ValueError("not a violation")
         texts = [told.get(name, "") for name in ("what", "where", "cure")]
         count = told.get("count", 1)
-        if not all(isinstance(text, str) for text in texts) or type(count) is not int or count < 1:
+        if not all(isinstance(text, str) for text in texts) or type(count) is not int or not 0 < count < MOST:
             raise ValueError("not a violation")
         what, where, cure = (" ".join(text[:LONGEST_TEXT].split()) for text in texts)
         return cls(kind=Kind(told.get("kind")), what=what, where=where, cure=cure, count=count)

@@ -9,32 +9,35 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import pytest
 
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel import interrupts
-from pytest_isolate.kernel.leftover import Left
 from pytest_isolate.outcome import Completed, Outcome
-from pytest_isolate.runner import current_test, network_watch, pytest_private, replay, spawn, worker
+from pytest_isolate.runner import (
+    current_test,
+    network_watch,
+    pytest_private,
+    replay,
+    spawn,
+    violations,
+    worker,
+)
 from pytest_isolate.runner.company import Company
 from pytest_isolate.runner.deeds import Deeds
 from pytest_isolate.runner.isolation import Isolation
+from pytest_isolate.runner.run import TestRun
 from pytest_isolate.runner.salvage import Salvaged, salvage
 from pytest_isolate.runner.session import IsolateSession
-from pytest_isolate.runner.streams import Streams
-from pytest_isolate.runner.transcript import Transcript
-from pytest_isolate.sandbox.changes import Change
+from pytest_isolate.runner.streams import Streams, flush
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.flight import Flight
 from pytest_isolate.sandbox.messages import Entered, Finish, Interrupted, Message, Observed, Report, RunNext
-from pytest_isolate.sandbox.moments import Moments
-from pytest_isolate.sandbox.network_log import Attempts
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Body, Result
 from pytest_isolate.sandbox.template import Template
@@ -57,25 +60,6 @@ class Sandbox:
     spec: Spec
     cgroup_paths: tuple[str, ...]
     enforced: Evidence
-
-
-@dataclass(slots=True, kw_only=True)
-class TestRun:
-    """One test in a sandbox. ``usage`` and ``outcome`` are there when it has ended."""
-
-    __test__ = False  # for pytest: no class of tests
-
-    item: pytest.Item
-    nextitem: pytest.Item | None  #: may follow in the same sandbox
-    transcript: Transcript = field(default_factory=Transcript)
-    outcome: Outcome | None = None
-    usage: Usage = field(default_factory=Usage)
-    trace: str = ""  #: of faulthandler
-    moments: Moments = field(default_factory=Moments)
-    seen: list[Violation] = field(default_factory=list)  #: from outside of the sandbox
-    attempts: Attempts | None = None  #: to leave its network; None: the kernel does not tell
-    changes: tuple[Change, ...] = ()  #: of files that it should leave alone
-    left: tuple[Left, ...] = ()  #: processes
 
 
 class Voyage:
@@ -123,8 +107,7 @@ class Voyage:
 
         Raises what the machine cannot do.
         """
-        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-            _flush(stream)  # or the child would write it a second time
+        flush()  # or the child would write it a second time
         started_s = time.monotonic()
         self._plan = plan
         if self.spec.watch is not Watch.OFF:
@@ -334,7 +317,7 @@ class Voyage:
                 if self.has_turn:
                     current_test.show_after(self.run.item, message.data.get("when"))
             elif isinstance(message, Observed):
-                self._told_pids |= {pid for pid in message.facts.get("pids", ()) if type(pid) is int}
+                self._told_pids |= violations.told_pids(message)
             self.run.transcript.take(message)
 
     def entered(self) -> None:
@@ -410,10 +393,3 @@ class Voyage:
             peers=self._session.peers(self.run.item, self._plan.spec.network),
             _channel=channel,
         )
-
-
-def _flush(stream: object) -> None:
-    try:
-        stream.flush()  # type: ignore[attr-defined]
-    except (OSError, ValueError, AttributeError):
-        return  # closed, or none
