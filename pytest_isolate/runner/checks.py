@@ -7,14 +7,16 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.runner.record import PREFIX
+from pytest_isolate.sandbox.messages import Report
 
-__all__ = ["check"]
+__all__ = ["check", "is_complete"]
 
 PHASES = ("setup", "call", "teardown")
 OUTCOMES = ("passed", "failed", "skipped")
@@ -91,3 +93,18 @@ def _check_failure(report: pytest.TestReport, item: pytest.Item) -> None:
         if crash is not None:
             _check_location((crash.path, crash.lineno, crash.message))
         _ = report.longreprtext  # raises here what it would in the terminal
+
+
+def is_complete(item: pytest.Item, messages: Iterable[object]) -> bool:
+    """Whether these have a report of each phase that pytest's protocol has come to, in its last attempt."""
+    outcomes: dict[object, object] = {}
+    for message in messages:
+        if isinstance(message, Report):
+            when = message.data.get("when")
+            if when == "setup":
+                outcomes = {}
+            outcomes[str(when)] = message.data.get("outcome")
+    needed = {"setup", "teardown"}
+    if outcomes.get("setup") == "passed" and not item.config.getoption("setuponly", False):
+        needed.add("call")
+    return needed <= outcomes.keys()

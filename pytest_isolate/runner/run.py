@@ -11,6 +11,8 @@ import pytest
 
 from pytest_isolate.kernel.leftover import Left
 from pytest_isolate.outcome import Outcome
+from pytest_isolate.runner import checks
+from pytest_isolate.runner.suite_hooks import has_own_protocol
 from pytest_isolate.runner.transcript import Transcript
 from pytest_isolate.sandbox.changes import Change
 from pytest_isolate.sandbox.moments import Moments
@@ -38,3 +40,12 @@ class TestRun:
     attempts: Attempts | None = None  #: to leave its network; None: the kernel does not tell
     changes: tuple[Change, ...] = ()  #: of files that it should leave alone
     left: tuple[Left, ...] = ()  #: processes
+
+    def is_complete(self, *, strictly: bool) -> bool:
+        """Whether the test's process, which says that the test has ended, has told all of it. A plugin's own
+        protocol need not report each phase; that is not enough for who is to be ``strictly`` believed."""
+        return (
+            self.transcript.ending is not None
+            or checks.is_complete(self.item, self.transcript.replay)
+            or (not strictly and has_own_protocol(self.item))
+        )

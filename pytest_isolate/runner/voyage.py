@@ -18,7 +18,7 @@ import pytest
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel import interrupts
-from pytest_isolate.outcome import Completed, Outcome
+from pytest_isolate.outcome import ChannelBroken, Completed, Outcome
 from pytest_isolate.runner import (
     current_test,
     network_watch,
@@ -51,6 +51,7 @@ __all__ = ["Sandbox", "TestRun", "Voyage"]
 
 #: How long a test may take to notice Ctrl-C before it is ended.
 INTERRUPT_WAIT_S = 0.5
+INCOMPLETE = "the test ended without its reports"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,6 +327,8 @@ class Voyage:
     def test_ended(self, usage: Usage) -> None:
         if self.run.nextitem is None or self.run.outcome is not None:
             raise ChannelError("the end of a test that has ended")  # from the test's own code
+        if not self.run.is_complete(strictly=self.spec.strict):
+            raise ChannelError(INCOMPLETE)
         assert self._flight is not None
         self.run.usage, self.run.outcome, self.run.moments = usage, Completed(), self._flight.moments
         self._take_attempts()
@@ -336,6 +339,12 @@ class Voyage:
             self.run.attempts = self._flight.network.take()
 
     def done(self, result: Result) -> None:
+        if (
+            self.run.outcome is None
+            and isinstance(result.outcome, Completed)
+            and not self.run.is_complete(strictly=self.spec.strict)
+        ):
+            result = replace(result, outcome=ChannelBroken(INCOMPLETE))
         self._result = result
         self.evidence = replace(self.evidence, limits=self.evidence.limits | result.limits)
         if self.run.outcome is not None and self.run.nextitem is not None:

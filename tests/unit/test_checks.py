@@ -12,7 +12,7 @@ import pytest
 
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.outcome import Completed
-from pytest_isolate.runner import current_test, deeds, properties, replay, violations
+from pytest_isolate.runner import checks, current_test, deeds, properties, replay, violations
 from pytest_isolate.runner.observe import clock
 from pytest_isolate.runner.pytest_private import long_repr
 from pytest_isolate.runner.run import TestRun
@@ -176,6 +176,39 @@ def test_an_error_of_a_plugin_is_named_after_its_hook(rebuild: Rebuild, item: py
             rebuild({})
     finally:
         item.config.pluginmanager.unregister(plugin)
+
+
+# ---- all of a test ----------------------------------------------------------------------------------
+
+
+def told(*words: str) -> list[Report]:
+    """'setup', 'call:failed'."""
+    pairs = [word.partition(":") for word in words]
+    return [Report({"when": when, "outcome": outcome or "passed"}, False, 0) for when, _, outcome in pairs]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("setup call teardown", True),
+        ("setup call:failed teardown:failed", True),
+        ("setup call call call teardown", True),  # subtests
+        ("setup:skipped teardown", True),
+        ("setup:failed teardown", True),
+        ("setup:rerun setup call:rerun setup call teardown", True),
+        ("setup call teardown teardown", True),
+        ("", False),
+        ("setup", False),
+        ("setup teardown", False),
+        ("setup call", False),
+        ("call teardown", False),
+        ("teardown", False),
+        ("setup call teardown setup", False),
+        ("setup call:rerun setup teardown", False),
+    ],
+)
+def test_a_test_reports_each_phase(item: pytest.Item, words: str, expected: bool) -> None:
+    assert checks.is_complete(item, told(*words.split())) is expected
 
 
 # ---- other messages ---------------------------------------------------------------------------------
