@@ -39,7 +39,7 @@ LARGE_BYTES = max(map(len, LARGE))
 #: Of all that is sent about one test.
 MAX_TOTAL_BYTES = 256 * 2**20
 #: And of what pytest keeps of that, which may be many times as much.
-MAX_OBJECT_BYTES = 128 * 2**20
+MAX_OBJECT_BYTES = 192 * 2**20
 MAX_TEXT_BYTES = 512 * 2**20
 CHUNK_BYTES = 256 * 2**10
 

@@ -248,10 +248,12 @@ TYPES: dict[str, type[Message]] = {
 
 
 #: Python's own sizes of a list, a dict with one entry, and an entry of either, each with a small object.
-COSTS = {b"[": 80, b"{": 240, b",": 40}
+COSTS = {b"[": 80, b"{": 240, b",": 64}
 #: Below, it does not matter that signs in strings count too.
 CHEAP = 2**16
 STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+BRACKET = re.compile(rb"[\[\]{}]")
+MAX_DEPTH = 200
 MOST_INT = 2**63
 #: Of a kind of message that is not to be large, in characters, which JSON may make six bytes of.
 LONGEST_TEXT = 2**16
@@ -281,6 +283,8 @@ def _cost_of_objects(data: bytes) -> int:
 
 def decode(data: bytes) -> Message:
     """Raises :class:`ChannelError` for everything that :func:`encode` does not make."""
+    if _is_deep(data):
+        raise ChannelError(f"not a message, but more than {MAX_DEPTH} values in each other: {data[:80]!r}")
     try:
         name, *fields = json.loads(data.decode("utf-8", "surrogatepass"))
         cls = TYPES[name]
@@ -290,6 +294,18 @@ def decode(data: bytes) -> Message:
     if len(fields) != len(expected) or not all(map(_fits, fields, expected)):
         raise ChannelError(f"a {name} message with wrong fields: {data[:80]!r}")
     return cls(*fields)
+
+
+def _is_deep(data: bytes) -> bool:
+    """Whether those who go through a value by calling themselves could come to an end of that."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for bracket in BRACKET.findall(STRING.sub(b"", data)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 def _fits(value: object, field: dataclasses.Field[Any]) -> bool:

@@ -38,12 +38,18 @@ class Passage:
         self._ended = ended
         self._arrived = arrived
         self._pidfd = -1
+        self._lost: SetupFailed | None = None  # out of sight
         self._family: list[int] = []
 
     def watch(self, pid: int) -> None:
         self.pid = pid
-        self._pidfd = os.pidfd_open(pid)
-        self._loop.watch(self._pidfd, self._exited)
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except OSError as error:  # whoever waits for its end is told of one all the same
+            self._lost = SetupFailed("follow the test's process", error.errno or 0, str(error.strerror))
+            self._loop.call_later(0, self._ended)
+        else:
+            self._loop.watch(self._pidfd, self._exited)
 
     def watch_container(self) -> None:
         if self._container is not None:
@@ -72,7 +78,7 @@ class Passage:
     def failure(self) -> SetupFailed | None:
         """To enter the sandbox; nobody who has entered is to be asked."""
         failed = self.report.failure
-        return None if failed is None else SetupFailed(*failed, os.strerror(failed[1]))
+        return self._lost if failed is None else SetupFailed(*failed, os.strerror(failed[1]))
 
     def outcome(self, has_entered: bool, cpu_time_s: float | None, trace: Trace) -> Outcome:
         """Of one that ended without a word."""
@@ -96,11 +102,8 @@ class Passage:
         self.close()
         self.status, self.rusage = reap(self.pid)
         if self.report.pid and self.report.pid != self.pid:
-            try:
-                self.watch(self.report.pid)  # the fork has handed over to the process in the sandbox
-            except OSError:  # whoever waits for it is to be told all the same
-                self.status = self.rusage = None
-                self._ended()
+            self.status = self.rusage = None
+            self.watch(self.report.pid)  # the fork has handed over to the process in the sandbox
         else:
             self._ended()
 

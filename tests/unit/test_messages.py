@@ -65,6 +65,19 @@ def test_no_json(data: bytes) -> None:
         decode(data)
 
 
+@pytest.mark.parametrize(("opening", "closing"), ["[]", ('{"a":', "}")])
+def test_values_in_each_other(opening: str, closing: str) -> None:
+    """xdist, for one, would send them on by a function that calls itself."""
+
+    def said(depth: int) -> bytes:
+        text = opening * depth + '"[[[[{"' + closing * depth
+        return f'["Carried", "x", {{"a": [{text}{", [1]" * 1000}]}}]'.encode()
+
+    assert isinstance(decode(said(100)), Carried)
+    with pytest.raises(ChannelError, match="in each other"):
+        decode(said(300))
+
+
 # ---- bounds -----------------------------------------------------------------------------------------
 
 
@@ -108,7 +121,7 @@ def test_what_is_too_large_is_known_from_its_beginning(ends: tuple[ParentEnd, Ch
 @pytest.mark.parametrize("times", [1, 30])
 def test_values_are_bounded_by_what_they_take(ends: tuple[ParentEnd, ChildEnd], times: int) -> None:
     parent, _ = ends
-    empty = b'["Carried", "none", {"a": [' + b"[]," * (1_150_000 // times) + b"[]]}]"
+    empty = b'["Carried", "none", {"a": [' + b"[]," * (1_400_000 // times) + b"[]]}]"
     started = time.process_time()
     for _ in range(times - 1):
         hear(parent, empty)
