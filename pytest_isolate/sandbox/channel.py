@@ -23,10 +23,10 @@ from pytest_isolate.sandbox.messages import (
     RunNext,
     UsageAnswer,
     WarningRecorded,
-    cost,
     decode,
     encode,
 )
+from pytest_isolate.sandbox.weight import weigh
 
 __all__ = ["MAX_FRAME_BYTES", "ChildEnd", "ParentEnd", "open_channel"]
 
@@ -128,7 +128,7 @@ class ParentEnd:
             del self._buffer[:at]
 
     def _pay(self, data: bytes) -> None:
-        objects, text = cost(data)
+        objects, text = weigh(data)
         self._objects += objects
         self._text += text
         if self._objects > MAX_OBJECT_BYTES or self._text > MAX_TEXT_BYTES:

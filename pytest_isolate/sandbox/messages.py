@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +36,6 @@ __all__ = [
     "UsageAnswer",
     "UsageQuestion",
     "WarningRecorded",
-    "cost",
     "decode",
     "encode",
 ]
@@ -247,13 +245,6 @@ TYPES: dict[str, type[Message]] = {
 }
 
 
-#: Python's own sizes of a list, a dict with one entry, and an entry of either, each with a small object.
-COSTS = {b"[": 80, b"{": 240, b",": 64}
-#: Below, it does not matter that signs in strings count too.
-CHEAP = 2**16
-STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-BRACKET = re.compile(rb"[\[\]{}]")
-MAX_DEPTH = 200
 MOST_INT = 2**63
 #: Of a kind of message that is not to be large, in characters, which JSON may make six bytes of.
 LONGEST_TEXT = 2**16
@@ -267,24 +258,8 @@ def encode(message: Message) -> bytes:
     )
 
 
-def cost(data: bytes) -> tuple[int, int]:
-    """About how many bytes of memory :func:`decode` takes for what is no text, and for text. ``[]`` is two
-    bytes here and sixty there, and one character beyond 16 bits makes a text four times as long."""
-    objects = _cost_of_objects(data)
-    if objects > CHEAP:
-        objects = _cost_of_objects(STRING.sub(b"", data))
-    is_wide = b"\\ud" in data or b"\\uD" in data or not data.isascii()
-    return objects, len(data) * (4 if is_wide else 2 if b"\\u" in data else 1)
-
-
-def _cost_of_objects(data: bytes) -> int:
-    return sum(data.count(sign) * size for sign, size in COSTS.items())
-
-
 def decode(data: bytes) -> Message:
     """Raises :class:`ChannelError` for everything that :func:`encode` does not make."""
-    if _is_deep(data):
-        raise ChannelError(f"not a message, but more than {MAX_DEPTH} values in each other: {data[:80]!r}")
     try:
         name, *fields = json.loads(data.decode("utf-8", "surrogatepass"))
         cls = TYPES[name]
@@ -294,18 +269,6 @@ def decode(data: bytes) -> Message:
     if len(fields) != len(expected) or not all(map(_fits, fields, expected)):
         raise ChannelError(f"a {name} message with wrong fields: {data[:80]!r}")
     return cls(*fields)
-
-
-def _is_deep(data: bytes) -> bool:
-    """Whether those who go through a value by calling themselves could come to an end of that."""
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
-        return False
-    depth = 0
-    for bracket in BRACKET.findall(STRING.sub(b"", data)):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > MAX_DEPTH:
-            return True
-    return False
 
 
 def _fits(value: object, field: dataclasses.Field[Any]) -> bool:

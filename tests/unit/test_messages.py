@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from pytest_isolate.errors import ChannelError
-from pytest_isolate.sandbox import channel
+from pytest_isolate.sandbox import channel, weight
 from pytest_isolate.sandbox.channel import ChildEnd, ParentEnd
 from pytest_isolate.sandbox.loop import Loop
 from pytest_isolate.sandbox.messages import (
@@ -20,11 +20,11 @@ from pytest_isolate.sandbox.messages import (
     Message,
     Observed,
     Report,
-    cost,
     decode,
     encode,
 )
 from pytest_isolate.sandbox.moments import ON_ITS_WAY_S, Moments
+from pytest_isolate.sandbox.weight import weigh
 
 MIB = 2**20
 
@@ -73,9 +73,9 @@ def test_values_in_each_other(opening: str, closing: str) -> None:
         text = opening * depth + '"[[[[{"' + closing * depth
         return f'["Carried", "x", {{"a": [{text}{", [1]" * 1000}]}}]'.encode()
 
-    assert isinstance(decode(said(100)), Carried)
+    assert weigh(said(100))[0] > 0
     with pytest.raises(ChannelError, match="in each other"):
-        decode(said(300))
+        weigh(said(300))
 
 
 # ---- bounds -----------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_what_is_too_large_is_known_from_its_beginning(ends: tuple[ParentEnd, Ch
 @pytest.mark.parametrize("times", [1, 30])
 def test_values_are_bounded_by_what_they_take(ends: tuple[ParentEnd, ChildEnd], times: int) -> None:
     parent, _ = ends
-    empty = b'["Carried", "none", {"a": [' + b"[]," * (1_400_000 // times) + b"[]]}]"
+    empty = b'["Carried", "none", {"a": [' + b"[]," * (1_260_000 // times) + b"[]]}]"
     started = time.process_time()
     for _ in range(times - 1):
         hear(parent, empty)
@@ -133,18 +133,25 @@ def test_values_are_bounded_by_what_they_take(ends: tuple[ParentEnd, ChildEnd], 
 def test_a_long_output_is_no_multitude_of_values(ends: tuple[ParentEnd, ChildEnd]) -> None:
     parent, _ = ends
     text = '[{"a", \\ [1, 2]}], ' * 10**5
-    objects, _ = cost(encode(Report({"sections": [["Captured stdout call", text]]}, False, 0)))
+    objects, _ = weigh(encode(Report({"sections": [["Captured stdout call", text]]}, False, 0)))
     assert objects < 2000
     (report,) = hear(parent, encode(Report({"sections": [["Captured stdout call", text]]}, False, 0)))
     assert isinstance(report, Report)
     assert report.data["sections"][0][1] == text
 
 
+def test_strings_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight, "MOST_STRINGS", 1000)
+    assert weigh(b"[" + b'"x",' * 900 + b'""]')[0] < 10**6
+    with pytest.raises(ChannelError, match="more than 1000 strings"):
+        weigh(b"[" + b'"",' * 2000 + b'""]')
+
+
 @pytest.mark.parametrize(("text", "width"), [("plain", 1), ("\u20ac", 2), ("\N{PILE OF POO}", 4)])
 def test_text_is_as_wide_as_its_widest_character(text: str, width: int) -> None:
     data = encode(InternalFailure(text))
-    assert cost(data)[1] == width * len(data)
-    assert cost(data.replace(b"\\ud", b"\\uD"))[1] == width * len(data)
+    assert weigh(data)[1] == width * len(data)
+    assert weigh(data.replace(b"\\ud", b"\\uD"))[1] == width * len(data)
 
 
 def test_text_is_bounded_too(ends: tuple[ParentEnd, ChildEnd], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +170,7 @@ def test_an_ordinary_message_costs_nothing_to_speak_of() -> None:
     message = encode(Observed([{"kind": "files", "what": "x" * 400}] * 100, 100, {}, {}))
     started = time.perf_counter()
     for _ in range(100):
-        cost(message)
+        weigh(message)
     assert time.perf_counter() - started < 0.5
 
 
