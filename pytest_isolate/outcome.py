@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from signal import SIGXCPU
 
+from pytest_isolate.errors import ChannelError
+
 __all__ = [
     "ChannelBroken",
     "Completed",
@@ -77,6 +79,11 @@ class ChannelBroken:
     """What came over the report channel is not a message, or the channel closed under a live child."""
 
     reason: str
+
+    @classmethod
+    def by(cls, error: Exception) -> ChannelBroken:
+        """Raised over a message."""
+        return cls(str(error) if isinstance(error, ChannelError) else f"a message that is none: {error!r}")
 
 
 Outcome = (

@@ -12,6 +12,7 @@ __all__ = ["MOST_VIOLATIONS", "Kind", "Violation"]
 #: Of one test. What is more is counted, and left out.
 MOST_VIOLATIONS = 100
 LONGEST_TEXT = 500
+MOST = 2**63  #: times
 
 
 class Kind(Enum):
@@ -51,7 +52,7 @@ class Violation:
             raise ValueError("not a violation")
         texts = [told.get(name, "") for name in ("what", "where", "cure")]
         count = told.get("count", 1)
-        if not all(isinstance(text, str) for text in texts) or type(count) is not int or count < 1:
+        if not all(isinstance(text, str) for text in texts) or type(count) is not int or not 0 < count < MOST:
             raise ValueError("not a violation")
         what, where, cure = texts
         cure = "".join(char if char.isprintable() else " " for char in cure[:LONGEST_TEXT])

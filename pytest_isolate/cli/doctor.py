@@ -95,6 +95,9 @@ class _Ending:
     def __init__(self) -> None:
         self.outcome: Outcome | None = None
 
+    def entered(self) -> None:
+        return
+
     def take(self, message: Message) -> None:
         """That it was entered, which says nothing yet."""
 

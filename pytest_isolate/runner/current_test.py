@@ -20,8 +20,8 @@ def show(item: pytest.Item, phase: str) -> None:
 
 def show_after(item: pytest.Item, phase: object) -> None:
     """The phase that follows the one that the child has reported."""
-    if phase in NEXT:
-        show(item, NEXT[str(phase)])
+    if isinstance(phase, str) and phase in NEXT:
+        show(item, NEXT[phase])
 
 
 def clear() -> None:

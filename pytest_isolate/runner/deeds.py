@@ -25,13 +25,15 @@ from pytest_isolate.sandbox.written import Written, matcher
 from pytest_isolate.violation import Kind, Violation
 
 if TYPE_CHECKING:
-    from pytest_isolate.runner.voyage import TestRun
+    from pytest_isolate.runner.run import TestRun
 
 __all__ = ["Deeds", "slept_s", "violations_of"]
 
 #: Of one test. What is more is counted.
 MOST_FILES = 20
 LONGEST_PATH = 400  # so that the size behind it is not cut
+#: A test that says more has not slept: it makes something up.
+LONGEST_SLEEP_S = 1e12
 SHARED_MEMORY = "/dev/shm/"
 #: What Python, pytest and its plugins write while a test runs, wherever it is.
 _MACHINERY = re.compile(
@@ -99,7 +101,9 @@ def slept_s(run: TestRun) -> float | None:
     if not clock.IS_TOLD or not isinstance(run.outcome, Completed):
         return None
     told = [message.facts.get("slept_s", 0.0) for message in run.transcript.observed]
-    return math.fsum(seconds for seconds in told if type(seconds) is float and math.isfinite(seconds))
+    return math.fsum(
+        seconds for seconds in told if type(seconds) is float and 0 <= seconds <= LONGEST_SLEEP_S
+    )
 
 
 def _made_up(told: object) -> Iterator[str]:

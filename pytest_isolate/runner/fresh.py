@@ -23,7 +23,7 @@ from pytest_isolate.runner import FRESH_PLUGIN, JOB_VARIABLE, coverage_data, pyt
 from pytest_isolate.runner.isolation import Isolation, enter_isolation
 from pytest_isolate.runner.spawn import Job, Wanted
 from pytest_isolate.sandbox.channel import ChildEnd
-from pytest_isolate.sandbox.messages import End, NotFound
+from pytest_isolate.sandbox.messages import LONGEST_TEXT, End, NotFound
 from pytest_isolate.sandbox.roles import Child
 from pytest_isolate.spec import Limits, Spec
 
@@ -199,7 +199,7 @@ class _FreshSession:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         text = "\n".join(self._failures) or self._output()
-        channel.send(NotFound(text.strip()))
+        channel.send(NotFound(text.strip()[-LONGEST_TEXT:]))
         channel.send(End(time.monotonic(), []))
 
     def _output(self) -> str:

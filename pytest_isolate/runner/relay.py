@@ -112,14 +112,28 @@ def finish(fleet: Fleet) -> None:
 
 def _end(voyage: Voyage) -> None:
     item, transcript = voyage.run.item, voyage.run.transcript
-    told = transcript.position
-    voyage.finish()
-    for report in replay.rebuild_all(item, transcript, start=told):
+    for report in _finish(voyage):
         item.ihook.pytest_runtest_logreport(report=report)
     _merge_coverage(item, transcript)
     for text in (*voyage.salvaged.warnings, voyage.salvaged.text):
         if text:
             replay.warn(item, text)
+
+
+def _finish(voyage: Voyage) -> list[pytest.TestReport]:
+    """End a sandbox that waits for another test: what it has to report of that."""
+    item, transcript = voyage.run.item, voyage.run.transcript
+    told, reports = transcript.position, []
+    voyage.finish()
+    outcome = voyage.run.outcome
+    try:
+        for report in replay.rebuild_all(item, transcript, start=told):
+            reports.append(report)
+    except Exception as error:  # a child may send anything
+        outcome = ChannelBroken.by(error)
+    if outcome is not None and not isinstance(outcome, Completed):
+        reports.append(synthesize.late_failure(item, outcome))
+    return reports
 
 
 def refuse(item: pytest.Item, nextitem: pytest.Item | None, message: str, *, skip: bool = False) -> None:
@@ -204,17 +218,18 @@ class _ItemLog:
         assert run.outcome is not None
         outcome, trace = run.outcome, run.trace
         reports: list[pytest.TestReport] = []
+        observed: list[Violation] = []
         try:
             for report in replay.rebuild_all(self._item, self._transcript):
                 reports.append(report)
             reruns.add_earlier(self._item, reports, self.attempts)
             observed = violations.told(self._transcript.observed)
-            found, attempts = network_watch.violations(run.attempts, observed, voyage.evidence, voyage.spec)
-            run.usage = replace(run.usage, network_attempts=attempts)
-            gathered = violations.gather([*deeds.violations_of(run), *found], self._item, voyage.spec)
-            self._violations = self._fleet.session.baseline.sort_out(self._item.nodeid, gathered)
         except Exception as error:  # a child may send anything
-            outcome = ChannelBroken(f"a report that is none: {error!r}")
+            outcome = ChannelBroken.by(error)
+        found, attempts = network_watch.violations(run.attempts, observed, voyage.evidence, voyage.spec)
+        run.usage = replace(run.usage, network_attempts=attempts)
+        gathered = violations.gather([*deeds.violations_of(run), *found], self._item, voyage.spec)
+        self._violations = self._fleet.session.baseline.sort_out(self._item.nodeid, gathered)
         match self._transcript.ending:
             case InternalFailure(text):
                 # Plain pytest would end with INTERNALERROR; here it is the trouble of one test.
@@ -312,13 +327,12 @@ class _ItemLog:
 
     def _tear_down(self, voyage: Voyage | None) -> list[pytest.TestReport]:
         """Of what the parent holds, and of what a sandbox still holds whose next test will not come."""
-        nextitem, told = self._nextitem, self._transcript.position
+        nextitem, of_child = self._nextitem, []
         if self._item.session.shouldfail or self._item.session.shouldstop:
             nextitem = None  # as plain pytest: errors of the last teardown are to be somebody's
             self._fleet.cancel()
             if voyage is not None and not voyage.is_over:
-                voyage.finish()
-        of_child = [*replay.rebuild_all(self._item, self._transcript, start=told)]
+                of_child = _finish(voyage)
         return of_child if self._fleet.is_ahead else [*of_child, *replay.tear_down(self._item, nextitem)]
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 import warnings
 from collections.abc import Iterator
@@ -9,7 +11,9 @@ from typing import Any, NoReturn
 
 import pytest
 
+from pytest_isolate.errors import ChannelError
 from pytest_isolate.runner import properties, pytest_private
+from pytest_isolate.runner.checks import check
 from pytest_isolate.runner.transcript import Transcript
 from pytest_isolate.sandbox.messages import Report, WarningRecorded
 
@@ -27,7 +31,8 @@ def rebuild_all(item: pytest.Item, transcript: Transcript, *, start: int = 0) ->
 
 
 def rebuild(item: pytest.Item, message: Report) -> pytest.TestReport:
-    """The report that a child sent. Raises whatever comes to mind of plugins for data that is none."""
+    """The report that a child sent. Raises whatever comes to mind of Python for data that is none, and
+    :class:`ChannelError` with what plugins raise."""
     config = item.config
     data = dict(message.data)
     data["sections"] = [tuple(pair) for pair in data.get("sections", ())]  # JSON knows no tuples
@@ -38,14 +43,17 @@ def rebuild(item: pytest.Item, message: Report) -> pytest.TestReport:
     data["keywords"] = {sys.intern(name): value for name, value in data.get("keywords", {}).items()}
     if isinstance(data.get("longrepr"), list):
         data["longrepr"] = tuple(data["longrepr"])
-    report: pytest.TestReport = config.hook.pytest_report_from_serializable(config=config, data=data)
+    try:
+        report: pytest.TestReport = config.hook.pytest_report_from_serializable(config=config, data=data)
+    except Exception as error:  # of pytest's own, or of a plugin that may have a bug
+        raise ChannelError(f"pytest_report_from_serializable raised {error!r}") from error
     if not isinstance(report, pytest.TestReport) or report.nodeid != item.nodeid:
         raise TypeError(f"not a report of this test: {report!r}")
     if message.opaque and isinstance(report.longrepr, str):
         report.longrepr = pytest_private.opaque_repr(report.longrepr)
     pytest_private.restore_subtest(report, data)
     pytest_private.set_failed_subtests(config, report, message.failed_subtests)
-    return report
+    return check(report, item)
 
 
 def tear_down(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.TestReport]:
@@ -108,19 +116,15 @@ def _both(first: Any, second: str) -> Any:
 
 
 def record_warning(item: pytest.Item, message: WarningRecorded) -> None:
-    category = _warning_category(message.category)
-    warning_message = warnings.WarningMessage(
-        _warning(category, message),
-        category,
-        message.filename,
-        message.lineno,
-        source=_SOURCE if message.has_source else None,
-    )
+    try:
+        warning_message, location = _warning_message(message)
+    except Exception as error:  # a child may send anything
+        warn(item, f"a warning of this test is lost: {error!r}")
+        return
     if message.when == "runtest":
         # pytest records the warnings of this test and reports them at its end: there, in their order.
         warnings._showwarnmsg(warning_message)  # type: ignore[attr-defined]
         return
-    location = tuple(message.location) if message.location is not None else None
     item.ihook.pytest_warning_recorded.call_historic(
         kwargs={
             "warning_message": warning_message,
@@ -129,6 +133,31 @@ def record_warning(item: pytest.Item, message: WarningRecorded) -> None:
             "location": location,
         }
     )
+
+
+def _warning_message(message: WarningRecorded) -> tuple[warnings.WarningMessage, Any]:
+    """And where pytest was. Raises whatever comes to mind of Python for what is no warning."""
+    if message.when not in ("config", "collect", "runtest"):
+        raise ValueError(f"no time of a warning: {message.when!r}")
+    if message.location is not None:
+        path, lineno, name = message.location
+        if not isinstance(path, str) or type(lineno) is not int or not isinstance(name, str):
+            raise ValueError(f"no place: {message.location!r}")
+    category = _warning_category(message.category)
+    warning_message = warnings.WarningMessage(
+        _warning(category, message),
+        category,
+        message.filename,
+        message.lineno,
+        line=None if _has_end(message.filename) else "",  # else the line is looked for in the file
+        source=_SOURCE if message.has_source else None,
+    )
+    return warning_message, tuple(message.location) if message.location is not None else None
+
+
+def _has_end(path: str) -> bool:
+    """False for a device, say. What is no file may have lines that ``linecache`` knows."""
+    return not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode)
 
 
 def warn(item: pytest.Item, text: str) -> None:

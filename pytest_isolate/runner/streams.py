@@ -16,7 +16,7 @@ import pytest
 
 from pytest_isolate.runner import pytest_private
 
-__all__ = ["Streams"]
+__all__ = ["Streams", "flush"]
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 PIECE_BYTES = 2**16
@@ -116,3 +116,12 @@ def _pieces(fd: int, at: int = 0) -> Iterator[bytes]:
 def _write(fd: int, data: bytes) -> None:
     while data:
         data = data[os.write(fd, data) :]
+
+
+def flush() -> None:
+    """What Python has not written yet."""
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        try:
+            stream.flush()  # type: ignore[union-attr]
+        except (OSError, ValueError, AttributeError):
+            continue  # closed, or none

@@ -28,6 +28,7 @@ __all__ = [
     "complete",
     "explain",
     "explain_refused_forks",
+    "late_failure",
     "reason_of",
     "refusal",
     "signal_name",
@@ -155,6 +156,11 @@ def complete(
     if failed_phase != "teardown" and "teardown" not in phases:
         reports.append(_report(item, "teardown", "passed", sections=list(failure.sections)))
     return reports
+
+
+def late_failure(item: pytest.Item, outcome: Outcome) -> pytest.TestReport:
+    """Of a process that waited for another test, and did not end as it should."""
+    return _failure(item, "teardown", Ending(outcome=outcome), {})
 
 
 def explain_refused_forks(reports: list[pytest.TestReport], limit: int, refused: int) -> None:

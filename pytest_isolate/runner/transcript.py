@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
+from pytest_isolate.errors import ChannelError
 from pytest_isolate.sandbox.messages import (
     Carried,
     Coverage,
@@ -61,7 +63,17 @@ class Transcript:
                 self.observed.append(message)
             case StopRequested():
                 self.stop = message
+            case Interrupted(filename=name) if not _is_filename(name):
+                raise ChannelError(f"no name of a file: {name[:80]!r}")
             case ExitRequested() | Interrupted() | InternalFailure() | NotFound():
                 self.ending = message
             case _:
                 raise AssertionError(f"{message} is handled below")
+
+
+def _is_filename(name: str) -> bool:
+    """As compile() wants it."""
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False

@@ -8,23 +8,35 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 
+from pytest_isolate.errors import ChannelError
 from pytest_isolate.runner import pytest_private
 from pytest_isolate.sandbox.messages import Observed
 from pytest_isolate.spec import Spec
-from pytest_isolate.violation import Violation
+from pytest_isolate.violation import MOST_VIOLATIONS, Violation
 
-__all__ = ["fail_for", "gather", "told"]
+__all__ = ["fail_for", "gather", "told", "told_pids"]
 
 #: A process or thread without a command line.
 BARE = re.compile(r"pid \d+|thread .*")
 
 
 def told(messages: Iterable[Observed]) -> list[Violation]:
-    """What the test's own process has seen. Raises ValueError for what it would not say."""
-    return [Violation.from_told(violation) for message in messages for violation in message.violations]
+    """What the test's own process has seen, as far as there is room. Raises ValueError for what it would not
+    say."""
+    all_told = (violation for message in messages for violation in message.violations)
+    return [Violation.from_told(violation) for violation in islice(all_told, MOST_VIOLATIONS)]
+
+
+def told_pids(message: Observed) -> set[int]:
+    """Of the processes among them. Raises ChannelError."""
+    pids = message.facts.get("pids", [])
+    if not isinstance(pids, list) or not all(type(pid) is int for pid in pids):
+        raise ChannelError(f"no process ids: {str(pids)[:80]}")
+    return set(pids)
 
 
 def gather(found: Iterable[Violation], item: pytest.Item, spec: Spec) -> tuple[Violation, ...]:

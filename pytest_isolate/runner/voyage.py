@@ -9,32 +9,35 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import pytest
 
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel import interrupts
-from pytest_isolate.kernel.leftover import Left
-from pytest_isolate.outcome import Completed, Outcome
-from pytest_isolate.runner import current_test, network_watch, pytest_private, replay, spawn, worker
+from pytest_isolate.outcome import ChannelBroken, Completed, Outcome
+from pytest_isolate.runner import (
+    current_test,
+    network_watch,
+    pytest_private,
+    replay,
+    spawn,
+    violations,
+    worker,
+)
 from pytest_isolate.runner.company import Company
 from pytest_isolate.runner.deeds import Deeds
 from pytest_isolate.runner.isolation import Isolation
+from pytest_isolate.runner.run import TestRun
 from pytest_isolate.runner.salvage import Salvaged, salvage
 from pytest_isolate.runner.session import IsolateSession
-from pytest_isolate.runner.streams import Streams
-from pytest_isolate.runner.transcript import Transcript
-from pytest_isolate.sandbox.changes import Change
+from pytest_isolate.runner.streams import Streams, flush
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.flight import Flight
 from pytest_isolate.sandbox.messages import Entered, Finish, Interrupted, Message, Observed, Report, RunNext
-from pytest_isolate.sandbox.moments import Moments
-from pytest_isolate.sandbox.network_log import Attempts
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.roles import Body, Result
 from pytest_isolate.sandbox.template import Template
@@ -48,6 +51,7 @@ __all__ = ["Sandbox", "TestRun", "Voyage"]
 
 #: How long a test may take to notice Ctrl-C before it is ended.
 INTERRUPT_WAIT_S = 0.5
+INCOMPLETE = "the test ended without its reports"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,25 +61,6 @@ class Sandbox:
     spec: Spec
     cgroup_paths: tuple[str, ...]
     enforced: Evidence
-
-
-@dataclass(slots=True, kw_only=True)
-class TestRun:
-    """One test in a sandbox. ``usage`` and ``outcome`` are there when it has ended."""
-
-    __test__ = False  # for pytest: no class of tests
-
-    item: pytest.Item
-    nextitem: pytest.Item | None  #: may follow in the same sandbox
-    transcript: Transcript = field(default_factory=Transcript)
-    outcome: Outcome | None = None
-    usage: Usage = field(default_factory=Usage)
-    trace: str = ""  #: of faulthandler
-    moments: Moments = field(default_factory=Moments)
-    seen: list[Violation] = field(default_factory=list)  #: from outside of the sandbox
-    attempts: Attempts | None = None  #: to leave its network; None: the kernel does not tell
-    changes: tuple[Change, ...] = ()  #: of files that it should leave alone
-    left: tuple[Left, ...] = ()  #: processes
 
 
 class Voyage:
@@ -123,8 +108,7 @@ class Voyage:
 
         Raises what the machine cannot do.
         """
-        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-            _flush(stream)  # or the child would write it a second time
+        flush()  # or the child would write it a second time
         started_s = time.monotonic()
         self._plan = plan
         if self.spec.watch is not Watch.OFF:
@@ -328,19 +312,23 @@ class Voyage:
             network = self._flight.network if self._flight is not None else None
             watched_by = network_watch.watched_by(self._plan, network)
             self.evidence = replace(self.evidence, network_watch=watched_by)
-            self._ready()
         else:
             if isinstance(message, Report):
                 self._failed |= message.data.get("outcome") == "failed"
                 if self.has_turn:
                     current_test.show_after(self.run.item, message.data.get("when"))
             elif isinstance(message, Observed):
-                self._told_pids |= {pid for pid in message.facts.get("pids", ()) if type(pid) is int}
+                self._told_pids |= violations.told_pids(message)
             self.run.transcript.take(message)
+
+    def entered(self) -> None:
+        self._ready()
 
     def test_ended(self, usage: Usage) -> None:
         if self.run.nextitem is None or self.run.outcome is not None:
             raise ChannelError("the end of a test that has ended")  # from the test's own code
+        if not self.run.is_complete(strictly=self.spec.strict):
+            raise ChannelError(INCOMPLETE)
         assert self._flight is not None
         self.run.usage, self.run.outcome, self.run.moments = usage, Completed(), self._flight.moments
         self._take_attempts()
@@ -351,6 +339,12 @@ class Voyage:
             self.run.attempts = self._flight.network.take()
 
     def done(self, result: Result) -> None:
+        if (
+            self.run.outcome is None
+            and isinstance(result.outcome, Completed)
+            and not self.run.is_complete(strictly=self.spec.strict)
+        ):
+            result = replace(result, outcome=ChannelBroken(INCOMPLETE))
         self._result = result
         self.evidence = replace(self.evidence, limits=self.evidence.limits | result.limits)
         if self.run.outcome is not None and self.run.nextitem is not None:
@@ -408,10 +402,3 @@ class Voyage:
             peers=self._session.peers(self.run.item, self._plan.spec.network),
             _channel=channel,
         )
-
-
-def _flush(stream: object) -> None:
-    try:
-        stream.flush()  # type: ignore[attr-defined]
-    except (OSError, ValueError, AttributeError):
-        return  # closed, or none

@@ -29,6 +29,7 @@ from pytest_isolate.runner.watches import watch
 from pytest_isolate.sandbox.channel import ChildEnd
 from pytest_isolate.sandbox.flight import STACKS_SIGNAL
 from pytest_isolate.sandbox.messages import (
+    LONGEST_TEXT,
     Begin,
     End,
     ExitRequested,
@@ -282,7 +283,7 @@ def _protocol(item: pytest.Item, nextitem: pytest.Item | None) -> list[Message]:
     except KeyboardInterrupt as interrupt:
         return [_interrupted(interrupt)]
     except BaseException:
-        return [InternalFailure(traceback.format_exc())]
+        return [InternalFailure(traceback.format_exc()[-LONGEST_TEXT:])]
     return []
 
 

@@ -12,13 +12,35 @@ import struct
 from collections.abc import Iterator
 
 from pytest_isolate.errors import ChannelError
-from pytest_isolate.sandbox.messages import Begin, Finish, Message, RunNext, UsageAnswer, decode, encode
+from pytest_isolate.sandbox.messages import (
+    Begin,
+    Carried,
+    Coverage,
+    Finish,
+    Message,
+    Observed,
+    Report,
+    RunNext,
+    UsageAnswer,
+    WarningRecorded,
+    decode,
+    encode,
+)
+from pytest_isolate.sandbox.weight import weigh
 
 __all__ = ["MAX_FRAME_BYTES", "ChildEnd", "ParentEnd", "open_channel"]
 
 LENGTH = struct.Struct("!I")
+#: Of a frame; but for those that have something to carry, far less.
 MAX_FRAME_BYTES = 64 * 2**20
-MAX_TOTAL_BYTES = 512 * 2**20
+MAX_SMALL_FRAME_BYTES = 2**20
+LARGE = tuple(f'["{cls.__name__}"'.encode() for cls in (Report, WarningRecorded, Observed, Coverage, Carried))
+LARGE_BYTES = max(map(len, LARGE))
+#: Of all that is sent about one test.
+MAX_TOTAL_BYTES = 256 * 2**20
+#: And of what pytest keeps of that, which may be many times as much.
+MAX_OBJECT_BYTES = 192 * 2**20
+MAX_TEXT_BYTES = 512 * 2**20
 CHUNK_BYTES = 256 * 2**10
 
 
@@ -41,8 +63,9 @@ class ChildEnd:
 
     def send(self, message: Message) -> None:
         data = encode(message)
-        if len(data) > MAX_FRAME_BYTES:
-            raise ChannelError(f"a {type(message).__name__} of {len(data)} bytes is over {MAX_FRAME_BYTES}")
+        most = MAX_FRAME_BYTES if data.startswith(LARGE) else MAX_SMALL_FRAME_BYTES
+        if len(data) > most:
+            raise ChannelError(f"a {type(message).__name__} of {len(data)} bytes is over {most}")
         self._socket.sendall(LENGTH.pack(len(data)) + data)
 
     def receive(self) -> Message:
@@ -64,6 +87,7 @@ class ParentEnd:
         self._socket = sock
         self._buffer = bytearray()
         self._total = 0
+        self._objects = self._text = 0
         self.closed = False  #: the child's end is closed, by all that had it
 
     def fileno(self) -> int:
@@ -90,20 +114,35 @@ class ParentEnd:
         try:
             while len(self._buffer) - at >= LENGTH.size:
                 (size,) = LENGTH.unpack_from(self._buffer, at)
-                if size > MAX_FRAME_BYTES:
+                begin = at + LENGTH.size
+                end = begin + size
+                if size > MAX_SMALL_FRAME_BYTES and (size > MAX_FRAME_BYTES or not self._may_be_large(begin)):
                     raise ChannelError(f"not a message: {bytes(self._buffer[at : at + 80])!r}")
-                end = at + LENGTH.size + size
                 if len(self._buffer) < end:
                     return
-                data = bytes(self._buffer[at + LENGTH.size : end])
+                data = bytes(self._buffer[begin:end])
                 at = end
+                self._pay(data)
                 yield decode(data)
         finally:
             del self._buffer[:at]
 
+    def _pay(self, data: bytes) -> None:
+        objects, text = weigh(data)
+        self._objects += objects
+        self._text += text
+        if self._objects > MAX_OBJECT_BYTES or self._text > MAX_TEXT_BYTES:
+            what = "values" if self._objects > MAX_OBJECT_BYTES else "text"
+            raise ChannelError(f"more {what} than pytest has memory for: {data[:80]!r}")
+
+    def _may_be_large(self, begin: int) -> bool:
+        """Of a frame, as far as it is there."""
+        head = bytes(self._buffer[begin : begin + LARGE_BYTES])
+        return head.startswith(LARGE) or len(head) < LARGE_BYTES
+
     def renew(self) -> None:
-        """Another test: the bound on what it may send is its own."""
-        self._total = 0
+        """Another test: the bounds on what it may send are its own."""
+        self._total = self._objects = self._text = 0
 
     def send(self, message: UsageAnswer | Begin | RunNext | Finish) -> None:
         data = encode(message)

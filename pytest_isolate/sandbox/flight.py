@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pytest_isolate.errors import ChannelError, SetupError
 from pytest_isolate.kernel import accounting
@@ -30,7 +30,6 @@ from pytest_isolate.outcome import (
     OutOfMemory,
     SetupFailed,
     TimedOut,
-    from_wait_status,
 )
 from pytest_isolate.sandbox.birth import Birth, Maker
 from pytest_isolate.sandbox.channel import ParentEnd, open_channel
@@ -204,12 +203,18 @@ class Flight:
     # ---- the child runs -------------------------------------------------------------------------
 
     def _read_channel(self) -> None:
+        for message in self._taken():
+            if isinstance(message, Entered):
+                self._listener.entered()  # what that raises is not the child's doing
+
+    def _taken(self) -> Iterator[Message]:
         assert self._channel is not None
         try:
             for message in self._channel.receive():
                 self._take(message)
-        except ChannelError as error:
-            self._verdict = self._verdict or ChannelBroken(str(error))
+                yield message
+        except Exception as error:  # whatever it is that a child has said
+            self._verdict = self._verdict or ChannelBroken.by(error)
             self._loop.unwatch(self._channel)
             self._settle()
             return
@@ -238,19 +243,14 @@ class Flight:
                     self._watchdog.cancel_deadline()
             case End(monotonic_s, told):
                 self._ended = True
-                self._finished = self._hear_end(monotonic_s, told)
+                self._finished = self.moments.hear_end(monotonic_s, told, self._loop.quiet_s)
                 self._settle_when_alone(time.monotonic() + STRAGGLERS_S)
             case _:
                 self._listener.take(message)
 
-    def _hear_end(self, at: float, told: list[object]) -> float:
-        self.moments.received = time.monotonic()
-        self.moments.hear(told)
-        return self.moments.believable(at)
-
     def _end_test(self, monotonic_s: float, told: list[object]) -> None:
         """One of several; the child waits."""
-        at = self._hear_end(monotonic_s, told)
+        at = self.moments.hear_end(monotonic_s, told, self._loop.quiet_s)
         self._watchdog.cancel_deadline()
         self._trace.begin_next()
         self._listener.test_ended(self._meter.end(at))  # without rusage: what was reaped so far is the hop
@@ -323,7 +323,7 @@ class Flight:
         self._leaked = look_at(self._pids()) if self.cgroup is not None else None
         self._kill()
         if self._process.is_over:
-            self._finish(self._verdict or self._from_status(self._process.status))
+            self._finish(self._outcome())
 
     def _settle_when_alone(self, deadline: float) -> None:
         """What ends by itself in a moment, as multiprocessing's resource tracker, was not left behind."""
@@ -350,30 +350,28 @@ class Flight:
         return self._ended or self._settling or self._verdict is not None
 
     def _exited(self) -> None:
-        if (failure := self._process.report.failure) is not None:
-            self._verdict = SetupFailed(*failure, os.strerror(failure[1]))
-        if self._settling:
-            self._finish(self._verdict or self._from_status(self._process.status))
-        elif not self._ended:
+        if not self._settling and not self._ended:
             self._read_channel()
-            if not self._ended:
-                self._settle()
-
-    def _from_status(self, status: int | None) -> Outcome:
-        if self._ended:
-            return Completed()
         if self.moments.entered is None:
-            reason = self._trace.read().strip().rpartition("\n")[2]
-            return SetupFailed("start the test in the sandbox", 0, reason or f"wait status {status}")
-        return from_wait_status(status, self.plan.limits.cpu_time_s)
+            self._verdict = self._process.failure or self._verdict
+        if self._settling and not self._done:
+            self._finish(self._outcome())
+        elif not self._ended:
+            self._settle()
+
+    def _outcome(self) -> Outcome:
+        if self._verdict is not None or self._ended:
+            return self._verdict or Completed()
+        has_entered = self.moments.entered is not None
+        return self._process.outcome(has_entered, self.plan.limits.cpu_time_s, self._trace)
 
     def _finish(self, outcome: Outcome) -> None:
         self._done = True
         for timer in self._timers:
             timer.cancel()
         leaked = None if self._leaked is None else len(self._leaked)
-        usage = self._meter.end(self._finished, self._process.rusage, leaked)
-        limits = dict(self.cgroup.read_limits()) if self.cgroup is not None else {}
+        usage, limits, unread = self._meter.last(self._finished, self._process.rusage, leaked)
+        outcome = ChannelBroken(unread) if unread else outcome
         if usage.oom_kills:
             outcome = OutOfMemory(self.plan.limits.memory_bytes, usage.memory_peak_bytes, usage.oom_kills)
         self.moments.done = time.monotonic()
@@ -400,8 +398,12 @@ class Flight:
         if self.written is not None:
             os.close(self.written.scratch_fd)
 
+    def forget(self) -> None:
+        """In the child of another test: this one is none of its business."""
+        self._process.forget()
+        self.close_descriptors()
+
     def close_descriptors(self) -> None:
-        """Also in the child of another test: this one's descriptors are none of its business."""
         if self._channel is not None:
             self._channel.close()
         if self.cgroup is not None:
@@ -412,5 +414,4 @@ class Flight:
         self._trace.close()
         self._process.close()
         self._namespaces.close()
-        self._namespaces = NamespaceFds({})
         self.is_closed = True

@@ -383,7 +383,7 @@ class Launcher:
             if flight is own:
                 flight.drop_ours()
             else:
-                flight.close_descriptors()
+                flight.forget()
         for berth in self._pool:
             berth.close()
 

@@ -13,6 +13,9 @@ from pytest_isolate.kernel import interrupts
 
 __all__ = ["HasFileno", "Loop", "Timer"]
 
+#: poll(2) that takes longer has waited: what is ready then has become so just now.
+WAITED_S = 0.001
+
 
 class HasFileno(Protocol):
     def fileno(self) -> int: ...
@@ -35,6 +38,8 @@ class Loop:
         self._selector = selectors.PollSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
+        self._polled_s = 0.0
+        self.quiet_s = 0.0  #: by CLOCK_MONOTONIC: what is ready now was not ready then
 
     def watch(self, source: HasFileno | int, callback: Callable[[], None]) -> None:
         self._selector.register(source, selectors.EVENT_READ, callback)
@@ -61,8 +66,12 @@ class Loop:
             heapq.heappop(self._timers)
         timeout = self._timers[0][0] - time.monotonic() if self._timers else None
         timeout = timeout if wait else 0.0
+        asked_s = time.monotonic()
         with interrupts.waiting():
             events = self._selector.select(timeout if timeout is None else max(timeout, 0))
+        answered_s = time.monotonic()
+        self.quiet_s = answered_s if answered_s - asked_s > WAITED_S else self._polled_s
+        self._polled_s = answered_s
         for key, _ in events:
             if key.fd in self._selector.get_map():  # an earlier callback may have dropped it
                 key.data()

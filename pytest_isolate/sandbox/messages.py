@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_isolate.errors import ChannelError
 
 __all__ = [
+    "LONGEST_TEXT",
     "Begin",
     "Carried",
     "Coverage",
@@ -244,6 +246,11 @@ TYPES: dict[str, type[Message]] = {
 }
 
 
+MOST_INT = 2**63
+#: Of a kind of message that is not to be large, in characters, which JSON may make six bytes of.
+LONGEST_TEXT = 2**16
+
+
 def encode(message: Message) -> bytes:
     """JSON; a value that JSON does not know becomes its ``repr``, since a report may carry anything."""
     fields = [getattr(message, field.name) for field in dataclasses.fields(message)]
@@ -270,13 +277,13 @@ def _fits(value: object, field: dataclasses.Field[Any]) -> bool:
         case "str":
             return isinstance(value, str)
         case "int":
-            return type(value) is int
+            return type(value) is int and abs(value) < MOST_INT
         case "float":
-            return type(value) is float
+            return type(value) is float and math.isfinite(value)
         case "bool":
             return isinstance(value, bool)
         case "int | None":
-            return value is None or type(value) is int
+            return value is None or (type(value) is int and abs(value) < MOST_INT)
         case "list[Any] | None":
             return value is None or isinstance(value, list)
         case "list[Any]":

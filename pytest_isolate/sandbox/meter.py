@@ -77,6 +77,15 @@ class Meter:
         share = self._total if self._before is None else _difference(self._total, self._before)
         return replace(share, wall_s=wall, overhead_s=overhead)
 
+    def last(self, at: float, rusage: Rusage | None, leaked: int | None) -> tuple[Usage, dict[str, str], str]:
+        """As :meth:`end`, and the limits as the cgroup has them; or why nothing of this can be read, for even
+        then whoever waits for the test is to be told of its end."""
+        try:
+            limits = dict(self._cgroup.read_limits()) if self._cgroup is not None else {}
+            return self.end(at, rusage, leaked), limits, ""
+        except Exception as error:  # of files in which the test has a part
+            return Usage(), {}, f"what the test has used cannot be read: {error!r}"
+
 
 def _difference(total: Usage, before: Usage) -> Usage:
     shares = {}

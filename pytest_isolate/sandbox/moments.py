@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ STAGES = {
 }
 #: Those that the child tells, in this order.
 OF_CHILD = ("born", "ready", "begun", "ended")
+#: How long a message may be on its way to pytest while that waits for one.
+ON_ITS_WAY_S = 0.1
 
 
 @dataclass(slots=True)
@@ -47,10 +50,18 @@ class Moments:
     def hear(self, told: Iterable[object]) -> None:
         """What the child says of itself: any time between the fork and now, or None."""
         for name, at in zip(OF_CHILD, told, strict=False):
-            if at is not None and type(at) is not float:
+            if at is None:
+                continue
+            if type(at) is not float or not math.isfinite(at):
                 raise ChannelError(f"no time: {at!r}")
-            if at is not None:
-                setattr(self, name, self.believable(at))
+            setattr(self, name, self.believable(at))
+
+    def hear_end(self, at: float, told: Iterable[object], quiet_s: float) -> float:
+        """The last message is read: when the test ended. What the child says of that counts if it can have
+        been sent then: it was not there at ``quiet_s``."""
+        self.received = time.monotonic()
+        self.hear(told)
+        return self.believable(at) if at >= quiet_s - ON_ITS_WAY_S else self.received
 
     def believable(self, at: float) -> float:
         """The child's own time of an event, which pytest may come to read later; within what is possible."""

@@ -14,9 +14,11 @@ from collections.abc import Callable
 
 from pytest_isolate.kernel.accounting import Rusage, reap
 from pytest_isolate.kernel.process import deliver, descendants, kill
+from pytest_isolate.outcome import Outcome, SetupFailed, from_wait_status
 from pytest_isolate.sandbox.enter import EntryReport
 from pytest_isolate.sandbox.loop import Loop
 from pytest_isolate.sandbox.oci.container import Container
+from pytest_isolate.sandbox.trace import Trace
 
 __all__ = ["Passage"]
 
@@ -36,12 +38,18 @@ class Passage:
         self._ended = ended
         self._arrived = arrived
         self._pidfd = -1
+        self._lost: SetupFailed | None = None  # out of sight
         self._family: list[int] = []
 
     def watch(self, pid: int) -> None:
         self.pid = pid
-        self._pidfd = os.pidfd_open(pid)
-        self._loop.watch(self._pidfd, self._exited)
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except OSError as error:  # whoever waits for its end is told of one all the same
+            self._lost = SetupFailed("follow the test's process", error.errno or 0, str(error.strerror))
+            self._loop.call_later(0, self._ended)
+        else:
+            self._loop.watch(self._pidfd, self._exited)
 
     def watch_container(self) -> None:
         if self._container is not None:
@@ -66,6 +74,24 @@ class Passage:
         if self._pidfd >= 0:
             signal.pidfd_send_signal(self._pidfd, number)
 
+    @property
+    def failure(self) -> SetupFailed | None:
+        """To enter the sandbox; nobody who has entered is to be asked."""
+        failed = self.report.failure
+        return self._lost if failed is None else SetupFailed(*failed, os.strerror(failed[1]))
+
+    def outcome(self, has_entered: bool, cpu_time_s: float | None, trace: Trace) -> Outcome:
+        """Of one that ended without a word."""
+        if has_entered:
+            return from_wait_status(self.status, cpu_time_s)
+        reason = trace.read().strip().rpartition("\n")[2]
+        return SetupFailed("start the test in the sandbox", 0, reason or f"wait status {self.status}")
+
+    def forget(self) -> None:
+        """In the child of another test, which has pytest's memory: it could answer in this one's place."""
+        if hasattr(self, "report"):
+            self.report.drop()
+
     def close(self) -> None:
         if self._pidfd >= 0:
             os.close(self._pidfd)
@@ -76,6 +102,7 @@ class Passage:
         self.close()
         self.status, self.rusage = reap(self.pid)
         if self.report.pid and self.report.pid != self.pid:
+            self.status = self.rusage = None
             self.watch(self.report.pid)  # the fork has handed over to the process in the sandbox
         else:
             self._ended()

@@ -46,7 +46,10 @@ class Listener(Protocol):
     """Is told, from the loop, what becomes of a flight."""
 
     def take(self, message: Message) -> None:
-        """What the child says that is not between it and the flight."""
+        """What the child says that is not between it and the flight. What this raises is its fault."""
+
+    def entered(self) -> None:
+        """The first message is taken: the child is in its sandbox."""
 
     def test_ended(self, usage: Usage) -> None:
         """One of several tests; the child waits for :meth:`Flight.go_on`."""

@@ -51,6 +51,15 @@ def test_entry_report_fits_its_page() -> None:
     assert ffi.sizeof("struct enter_result") <= enter.PAGE_BYTES
 
 
+def test_entering_may_fail_at_a_step_that_has_no_name() -> None:
+    report = enter.EntryReport()
+    assert report.failure is None
+    report.pointer.step, report.pointer.error = 77, -(2**31)
+    assert report.failure == ("step 77", -(2**31))
+    report.drop()
+    report.drop()
+
+
 def test_every_step_of_entering_has_a_name() -> None:
     steps = {name for name in dir(lib) if name.startswith("ENTER_")} - {"ENTER_MAX_TASKS"}
     assert {getattr(lib, name) for name in steps} == set(enter.STEP_NAMES)
