@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-__all__ = ["MOST_COMMANDS", "Left", "commands_of", "living", "look_at"]
+__all__ = ["MOST_COMMANDS", "Left", "commands_of", "living", "look_at", "own_command"]
 
 LONGEST_COMMAND = 4096
 #: Of these the command is looked up; what is known of more is the name of their program.
@@ -45,6 +46,12 @@ def commands_of(pids: Iterable[int]) -> dict[int, str]:
             if pid not in alive:
                 del found[pid]
     return found
+
+
+def own_command() -> str:
+    """As :func:`commands_of` tells it of a fork of the caller."""
+    pid = os.getpid()
+    return commands_of([pid]).get(pid, "")
 
 
 def look_at(pids: Iterable[int]) -> tuple[Left, ...]:

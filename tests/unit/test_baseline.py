@@ -10,7 +10,7 @@ import pytest
 
 from pytest_isolate.account import AccountError, read
 from pytest_isolate.baseline import Baseline, BaselineError, key, known_as
-from pytest_isolate.kernel.leftover import command_of
+from pytest_isolate.kernel.leftover import own_command
 from pytest_isolate.runner import deeds
 from pytest_isolate.runner.observe import audit, paths
 from pytest_isolate.sandbox.changes import Change, Deed
@@ -145,7 +145,7 @@ def test_the_interpreter_is_python(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = paths.shown_command("/opt/venv/bin/python3.11 /opt/venv/bin/serve -p 1", ROOT)
     assert shown == "python serve -p 1"
     assert paths.shown_command("/opt/venv/bin/python-config", ROOT) == "python-config"
-    assert paths.shown_command(str(command_of("self")), ROOT) == "a fork of the test"
+    assert paths.shown_command(own_command(), ROOT) == "a fork of the test"
 
 
 @pytest.mark.parametrize(

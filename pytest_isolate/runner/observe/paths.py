@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
-from pytest_isolate.kernel.leftover import command_of
+from pytest_isolate.kernel.leftover import own_command
 from pytest_isolate.runner.observe import audit
 
 __all__ = ["MADE_UP", "absolute", "as_glob", "begin", "made_up", "note_made_up", "shown", "shown_command"]
@@ -84,7 +84,7 @@ def shown(text: str, rootdir: str, names: Iterable[str] = _made_up) -> str:
 
 
 def shown_command(command: str, rootdir: str, names: Iterable[str] = _made_up) -> str:
-    if command == command_of("self"):
+    if command == own_command():
         return "a fork of the test"
     directory = os.path.dirname(sys.executable)
     found = {re.escape(each) for each in (directory, os.path.dirname(os.path.realpath(sys.executable)))}
