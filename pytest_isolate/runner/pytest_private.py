@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TextIO
 
+import _pytest
 import pytest
 from _pytest._code.code import (
     ReprEntryNative,
@@ -47,6 +48,7 @@ __all__ = [
     "capture_manager",
     "catch_log",
     "catch_warnings",
+    "directory",
     "disown_fixture",
     "disown_nodes",
     "divert_hooks",
@@ -525,6 +527,11 @@ def _junit_id(item: pytest.Item) -> Any:
 
 
 # -- a fresh interpreter is to use what the session uses ------------------------------------------------
+
+
+def directory() -> str:
+    """Where pytest's own code is."""
+    return os.path.dirname(_pytest.__file__)
 
 
 def basetemp(config: pytest.Config) -> str | None:

@@ -12,7 +12,20 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-__all__ = ["Handler", "install", "listen", "look_at", "pause", "place", "place_of", "resume", "rootdir"]
+from pytest_isolate.runner import pytest_private
+
+__all__ = [
+    "Handler",
+    "install",
+    "listen",
+    "look_at",
+    "pause",
+    "place",
+    "place_of",
+    "place_of_own",
+    "resume",
+    "rootdir",
+]
 
 Handler = Callable[[tuple[Any, ...]], None]
 """Gets the arguments of the event. What it raises would be raised by the audited call: it must not."""
@@ -23,11 +36,13 @@ _paused = True
 _rootdir = ""
 _test_file = ""
 _is_project: dict[str, bool] = {}  # by file name
+_is_helper: dict[str, bool] = {}  # by file name, too
 #: Of Python and of this package, which may be below rootdir.
 _FOREIGN = (
     *(os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib")),
     __file__.rpartition("runner")[0],
 )
+_PYTEST = os.path.join(pytest_private.directory(), "")
 _PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
@@ -81,6 +96,15 @@ def place(top: FrameType | None = None) -> str:
     return "" if found is None else _show(found.f_code.co_filename, found.f_lineno, found.f_code.co_name)
 
 
+def place_of_own() -> str:
+    """As :func:`place`, if what does it is the project's: what an installed package keeps for itself is not,
+    whoever has called it. Python does it for others, and so does pytest."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_for_others(frame.f_code.co_filename):
+        frame = frame.f_back
+    return place(frame) if frame is not None and _belongs(frame.f_code.co_filename) else ""
+
+
 def place_of(filename: str, lineno: int, name: str) -> str:
     """The same of a piece of code; "" if it is not the project's."""
     return _show(filename, lineno, name) if _belongs(filename) else ""
@@ -98,6 +122,15 @@ def _belongs(filename: str) -> bool:
             filename.startswith(_rootdir + os.sep)
             and not filename.startswith(_FOREIGN)
             and not any(part in filename for part in _PACKAGES)
+        )
+    return known
+
+
+def _is_for_others(filename: str) -> bool:
+    known = _is_helper.get(filename)
+    if known is None:
+        known = _is_helper[filename] = filename.startswith((_PYTEST, "<frozen ")) or (
+            filename.startswith(_FOREIGN) and not any(part in filename for part in _PACKAGES)
         )
     return known
 

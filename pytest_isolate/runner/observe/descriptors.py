@@ -141,7 +141,7 @@ class Descriptors:
     def _open(self, args: tuple[Any, ...]) -> None:
         if len(self._opened) < MOST_OPENED:
             path = paths.absolute(args[0])
-            if path is not None and not path.endswith(CODE) and (place := audit.place()):
+            if path is not None and not path.endswith(CODE) and (place := audit.place_of_own()):
                 # As the kernel names it; most directories are no links.
                 self._opened[path] = self._opened[os.path.realpath(path)] = place
 
@@ -149,7 +149,7 @@ class Descriptors:
         self._open((args[0],))
 
     def _socket(self, args: tuple[Any, ...]) -> None:
-        if len(self._sockets) < MOST_OPENED and (place := audit.place()):
+        if len(self._sockets) < MOST_OPENED and (place := audit.place_of_own()):
             self._sockets.append((ref(args[0]), place))
 
 
