@@ -5,9 +5,10 @@ from __future__ import annotations
 from pytest_isolate.kernel.attempts import Act
 from pytest_isolate.violation import Kind, Violation
 
-__all__ = ["UNIX", "describe", "is_agent", "is_attempt"]
+__all__ = ["UNIX", "describe", "is_agent", "is_attempt", "is_unknown"]
 
 UNIX = "unix"
+UNKNOWN = " to an unknown address"
 VERBS = ("connected to ", "sent to ", "looked up ", "asked ")
 #: As native/notify.c has them.
 AGENTS = (
@@ -26,6 +27,11 @@ def is_attempt(violation: Violation) -> bool:
     return violation.kind in (Kind.NETWORK, Kind.SECRETS) and violation.what.startswith(VERBS)
 
 
+def is_unknown(violation: Violation) -> bool:
+    """Whether :func:`describe` was told no address."""
+    return UNKNOWN in violation.what
+
+
 def describe(act: Act, protocol: str, host: str, port: int, where: str, count: int) -> Violation:
     """``host``: an address; a path for the protocol UNIX; a name if it was looked up."""
     if act is Act.QUERY:
@@ -36,6 +42,11 @@ def describe(act: Act, protocol: str, host: str, port: int, where: str, count: i
             cure=f'hosts={{"{host}": "127.0.0.1"}}' if host else 'network="host"',
             count=count,
         )
+    if not host and protocol != UNIX:  # nobody can read it
+        what = (
+            ("connected" if act is Act.CONNECT else "sent") + UNKNOWN + (f" ({protocol})" if protocol else "")
+        )
+        return Violation(kind=Kind.NETWORK, what=what, where=where, cure='network="host"', count=count)
     host = "".join(char if char.isprintable() else "?" for char in host)
     verb = "connected" if act is Act.CONNECT else "sent"
     if protocol == UNIX:
