@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+import time
 from collections.abc import Callable
 
 import pytest
@@ -193,3 +195,46 @@ def test_a_process_that_nobody_may_read(run: Runner) -> None:
     assert of_python["what"] == f"connected to {OUTSIDE}:1 (tcp)"
     (of_c,) = (each for each in record["violations"] if each is not of_python)
     assert of_c["what"] in (f"connected to {OUTSIDE}:2 (tcp)", "connected to an unknown address")
+
+
+#: Beside the inner tests: the supervisor hangs as if a test had made it, and pytest has little patience.
+STOP = """
+    import os, signal
+    from pathlib import Path
+    from pytest_isolate.kernel import supervisor
+    from pytest_isolate.sandbox import launch
+
+    supervisor.ANSWER_S = launch.ANSWER_S = 1.0
+    supervisor.DESTROY_S = launch.DESTROY_S = 0.5
+
+    def pytest_isolate_sandbox_ready(item):
+        if item.name != "test_stops":
+            return
+        for children in Path("/proc/self/task").glob("*/children"):
+            for pid in children.read_text().split():
+                if Path(f"/proc/{pid}/comm").read_text().strip() == "isolate-superv":
+                    os.kill(int(pid), signal.SIGSTOP)
+"""
+
+
+def test_a_supervisor_that_hangs(run: Runner, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(textwrap.dedent(STOP))
+    begun = time.monotonic()
+    inner = run(
+        f"""
+        import socket, time, pytest
+
+        @pytest.mark.isolated(timeout=2)
+        def test_stops():
+            time.sleep(1)  # by then it hangs
+            socket.socket().connect_ex(("{OUTSIDE}", 1))
+
+        def test_next(): pass
+        def test_last(): pass
+        """
+    )
+    assert time.monotonic() - begun < 20
+    record = inner.record("test_stops")
+    inner.result.stdout.fnmatch_lines(["timeout 2.0 s: the test was killed*"])
+    assert record["enforced"]["network_watch"] == "python"  # nobody has seen all of it
+    assert inner.record("test_last")["outcome"] == "passed"
