@@ -23,6 +23,7 @@ __all__ = [
     "fork",
     "kill",
     "mask",
+    "parent_of",
     "seal",
 ]
 
@@ -118,6 +119,12 @@ def descendants(pid: int) -> list[int]:
         with contextlib.suppress(OSError), open(path, encoding="ascii") as children:
             found += [int(child) for child in children.read().split()]
     return [*found, *(inner for child in found for inner in descendants(child))]
+
+
+def parent_of(pid: int) -> int:
+    """Raises OSError if there is no such process."""
+    with open(f"/proc/{pid}/stat", "rb") as stat:
+        return int(stat.read().rpartition(b")")[2].split()[1])
 
 
 def wait_for_exit(pid: int) -> int | None:

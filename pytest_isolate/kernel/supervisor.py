@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
+import signal
 import socket
 import struct
 import time
@@ -16,10 +19,11 @@ from typing import overload
 import pytest_isolate.syscalls
 from pytest_isolate.errors import SupervisorError
 from pytest_isolate.kernel.attempts import Attempt, Counts
+from pytest_isolate.kernel.process import parent_of
 from pytest_isolate.syscalls._native import lib
 from pytest_isolate.syscalls.program import Program
 
-__all__ = ["CONTAINER_INIT", "Failed", "Gone", "Ready", "Reply", "Supervisor"]
+__all__ = ["ANSWER_S", "CONTAINER_INIT", "DESTROY_S", "Failed", "Gone", "Ready", "Reply", "Supervisor"]
 
 REQUEST = struct.Struct("=IIQQIIII")
 REPLY = struct.Struct("=IIQii")
@@ -28,6 +32,10 @@ CONTAINER_INIT = EXECUTABLE.with_name("isolate-init")  #: of containers that an 
 REPLY_BYTES = 2048  # more than the longest
 FDS_BYTES = socket.CMSG_SPACE(lib.WIRE_MAX_EXPORTS * array("i").itemsize)
 SHUTDOWN_S = 15.0  # more than the supervisor's own patience
+KILL_S = 1.0
+#: Without an answer for so long it will not give one any more: it waits for two helpers in turn (HELPER_MS).
+ANSWER_S = 75.0
+DESTROY_S = 2.0  #: How long it may take to kill a sandbox before :meth:`Supervisor.insist`.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +84,9 @@ class Supervisor:
         self.owner_pid = os.getpid()
         self._next_id = 0
         self._unread: deque[Reply] = deque()  # that came while another was waited for
+        self._inits: dict[int, int] = {}  # by id of the sandboxes that are not gone; 0: not built yet
+        self._condemned: set[int] = set()  # ids of those that it was told to kill
+        self.insisted: set[int] = set()  #: ids of those that were killed from here
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, lib.WIRE_MAX_BYTES * 2)
@@ -115,11 +126,43 @@ class Supervisor:
         self._send(
             lib.REQUEST_CREATE, op_count, self._next_id, clone_flags, payload, inside=inside, watch=watch
         )
+        self._inits[self._next_id] = 0
         return self._next_id
 
     def destroy(self, sandbox_id: int) -> None:
         """Kill the init of a sandbox, and with it all in it; :class:`Gone` will follow."""
+        self._condemned.add(sandbox_id)
         self._send(lib.REQUEST_DESTROY, 0, sandbox_id, 0, b"")
+
+    def insist(self, sandbox_id: int) -> None:
+        """Some time after :meth:`destroy`: if the sandbox is not gone the supervisor waits for something,
+        maybe for that very sandbox. So kill it from here."""
+        init_pid = self._inits.get(sandbox_id, 0)
+        if self._socket.fileno() < 0 or not init_pid:
+            return
+        self.insisted.add(sandbox_id)
+        with contextlib.suppress(OSError):
+            pidfd = os.pidfd_open(init_pid)
+            try:
+                # One that waits reaps nobody, and its child is the init still.
+                if parent_of(init_pid) == self.pid:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            finally:
+                os.close(pidfd)
+
+    def expect(self, sandbox_id: int) -> None:
+        """``ANSWER_S`` after :meth:`create`: who has not even built it by now does nothing any more."""
+        if self._inits.get(sandbox_id) == 0:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Kill it, of which everybody hears; but the sandboxes first: it may wait for one in a system call
+        that no signal ends, as those of file systems of a test's own (FUSE)."""
+        for sandbox_id in self._inits:
+            self.insist(sandbox_id)
+        if self._socket.fileno() >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def remember_cgroup(self, path: str) -> None:
         """Have a cgroup directory emptied and removed at the end, whatever ends pytest."""
@@ -147,9 +190,26 @@ class Supervisor:
         data_bytes = len(payload) - op_count * OP_BYTES
         message = REQUEST.pack(kind, op_count, sandbox_id, flags, data_bytes, watch, inside, 0) + payload
         try:
-            self._socket.send(message)
+            try:
+                self._socket.send(message, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._await(select.POLLOUT)
+                self._socket.send(message)
         except OSError as error:
             raise SupervisorError(f"the supervisor (pid {self.pid}) is gone: {error.strerror}") from error
+
+    def _await(self, event: int) -> None:
+        poll = select.poll()
+        poll.register(self._socket, event)
+        if poll.poll(DESTROY_S * 1000):
+            return
+        for sandbox_id in self._condemned:
+            self.insist(sandbox_id)
+        if not poll.poll(ANSWER_S * 1000):
+            self._give_up()
+            raise SupervisorError(
+                f"the supervisor (pid {self.pid}) did not answer within {ANSWER_S:.0f} s, and was killed"
+            )
 
     def receive(self) -> Reply:
         """The next reply; waits for it."""
@@ -183,26 +243,32 @@ class Supervisor:
     def _read(self, *, wait: bool) -> Reply | None: ...
 
     def _read(self, *, wait: bool = True) -> Reply | None:
-        flags = 0 if wait else socket.MSG_DONTWAIT
         try:
             # Not recv_fds, which forgets the flags (CPython 3.10 to 3.13).
-            data, rights, _, _ = self._socket.recvmsg(REPLY_BYTES, FDS_BYTES, flags)
+            data, rights, _, _ = self._socket.recvmsg(REPLY_BYTES, FDS_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return None
+            if not wait:
+                return None
+            self._await(select.POLLIN)
+            return self._read()
         except OSError as error:
             raise SupervisorError(f"the supervisor (pid {self.pid}) is gone: {error.strerror}") from error
         if len(data) < REPLY.size:
             raise SupervisorError(f"the supervisor (pid {self.pid}) ended unexpectedly")
         kind, op_index, sandbox_id, pid, error_number = REPLY.unpack_from(data)
         if kind == lib.REPLY_READY:
+            self._inits[sandbox_id] = pid
             return Ready(sandbox_id=sandbox_id, init_pid=pid, fds=_fds_of(rights))
         if kind == lib.REPLY_FAILED:
+            self._inits.pop(sandbox_id, None)
             return Failed(sandbox_id=sandbox_id, born=pid > 0, op_index=op_index, errno=error_number)
         if kind == lib.REPLY_ATTEMPT:
             return Attempt.unpack(sandbox_id, op_index, data[REPLY.size :])
         if kind == lib.REPLY_COUNTS:
             times = struct.unpack_from(f"={op_index}I", data, REPLY.size)
             return Counts(sandbox_id=sandbox_id, times=times, more=error_number)
+        self._inits.pop(sandbox_id, None)
+        self._condemned.discard(sandbox_id)
         return Gone(sandbox_id=sandbox_id)
 
     def receive_about(self, sandbox_id: int, other: Callable[[Reply], None]) -> Reply:
@@ -222,15 +288,23 @@ class Supervisor:
         if os.getpid() != self.owner_pid or self._socket.fileno() < 0:
             return
         self._socket.close()
-        deadline = time.monotonic() + SHUTDOWN_S
+        if self._has_ended_within(SHUTDOWN_S):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self._has_ended_within(KILL_S)
+        raise SupervisorError(f"the supervisor (pid {self.pid}) did not end within {SHUTDOWN_S:.0f} s")
+
+    def _has_ended_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
                 if os.waitpid(self.pid, os.WNOHANG)[0]:
-                    return
+                    return True
             except ChildProcessError:
-                return
+                return True
             time.sleep(0.001)
-        raise SupervisorError(f"the supervisor (pid {self.pid}) did not end within {SHUTDOWN_S:.0f} s")
+        return False
 
 
 OP_BYTES = 72  # sizeof (struct op), held against the C side by tests/unit/test_wire.py

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel.attempts import Act, Attempt
-from pytest_isolate.runner.network_words import UNIX, describe, is_attempt
+from pytest_isolate.runner.network_words import UNIX, describe, is_attempt, is_unknown
 from pytest_isolate.sandbox.network_log import Attempts, NetworkLog
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.spec import Network, Spec, Watch
@@ -41,11 +41,10 @@ def violations(
     """What a test is to hear of, with what ``told`` has beside it; and how many attempts there were."""
     of_python = [violation for violation in told if is_attempt(violation)]
     others = [violation for violation in told if not is_attempt(violation)]
-    if evidence.network_watch != KERNEL:
-        found = of_python
-    else:
-        assert attempts is not None
-        found = [*_merge(_seen(attempts, spec), of_python)]
+    found = [*_merge(_seen(attempts, spec), of_python)] if attempts is not None else []
+    if evidence.network_watch != KERNEL:  # or no longer: what Python alone knows of counts too
+        known = {violation.what for violation in found}
+        found += [violation for violation in of_python if violation.what not in known]
     if evidence.network_watch is None:
         return [*found, *others], None
     count = sum(violation.count for violation in found if violation.kind is Kind.NETWORK)
@@ -87,7 +86,7 @@ def _one_per_name(counted: Iterable[tuple[Attempt, int]]) -> Iterator[tuple[Atte
 
 def _is_by_the_way(attempt: Attempt, all_of_it: Iterable[Attempt]) -> bool:
     """Connecting UDP sends nothing. Resolvers do so before they ask, and getaddrinfo(3) to sort addresses."""
-    if attempt.act is not Act.CONNECT or attempt.protocol != "udp":
+    if attempt.act is not Act.CONNECT or attempt.protocol != "udp" or not attempt.host:
         return False
     if attempt.port == NAME_SERVER_PORT and any(other.act is Act.QUERY for other in all_of_it):
         return True
@@ -125,10 +124,13 @@ def _merge(seen: Iterable[_Seen], of_python: Sequence[Violation]) -> Iterator[Vi
     for violation in of_python:
         places[violation.kind, violation.what].append(violation)
     whole: dict[_Named, tuple[Violation, int]] = {}
+    unknown: list[Violation] = []
     for each in seen:
         violation = each.violation
         named = _as_asked((violation.kind, violation.what), places)
-        if each.is_python and named in places:
+        if each.is_python and is_unknown(violation):
+            unknown.append(violation)
+        elif each.is_python and named in places:
             whole[named] = (violation, whole.get(named, (violation, 0))[1] + violation.count)
         else:
             yield violation
@@ -137,6 +139,18 @@ def _merge(seen: Iterable[_Seen], of_python: Sequence[Violation]) -> Iterator[Vi
         rest = count - sum(each.count for each in places[named])
         if rest > 0 and not named[1].startswith(LOOKED_UP):  # which takes as many queries as a resolver makes
             yield replace(violation, count=rest)
+    if unknown:
+        yield from _name(unknown, [each for each in of_python if (each.kind, each.what) not in whole])
+
+
+def _name(unknown: Iterable[Violation], of_python: Sequence[Violation]) -> Iterator[Violation]:
+    """What the kernel has counted and could not read, in Python's words as far as that has some."""
+    yield from of_python
+    named = sum(violation.count for violation in of_python if violation.kind is Kind.NETWORK)
+    for violation in unknown:
+        if violation.count > named:
+            yield replace(violation, count=violation.count - named)
+        named = max(0, named - violation.count)
 
 
 def _as_asked(named: _Named, places: Iterable[_Named]) -> _Named:

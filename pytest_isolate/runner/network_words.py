@@ -6,10 +6,11 @@ from pytest_isolate.kernel.attempts import Act
 from pytest_isolate.runner import cures
 from pytest_isolate.violation import Kind, Violation
 
-__all__ = ["UNIX", "describe", "is_agent", "is_attempt"]
+__all__ = ["UNIX", "describe", "is_agent", "is_attempt", "is_unknown"]
 
 UNIX = "unix"
 NETWORK = 'network="host"'
+UNKNOWN = " to an unknown address"
 VERBS = ("connected to ", "sent to ", "looked up ", "asked ")
 #: As native/notify.c has them.
 AGENTS = (
@@ -28,6 +29,11 @@ def is_attempt(violation: Violation) -> bool:
     return violation.kind in (Kind.NETWORK, Kind.SECRETS) and violation.what.startswith(VERBS)
 
 
+def is_unknown(violation: Violation) -> bool:
+    """Whether :func:`describe` was told no address."""
+    return UNKNOWN in violation.what
+
+
 def describe(act: Act, protocol: str, host: str, port: int, where: str, count: int) -> Violation:
     """``host``: an address; a path for the protocol UNIX; a name if it was looked up."""
     if act is Act.QUERY:
@@ -38,9 +44,12 @@ def describe(act: Act, protocol: str, host: str, port: int, where: str, count: i
             cure=cures.hosts(host) or NETWORK,
             count=count,
         )
+    verb = "connected" if act is Act.CONNECT else "sent"
+    if not host and protocol != UNIX:  # nobody can read it
+        what = verb + UNKNOWN + (f" ({protocol})" if protocol else "")
+        return Violation(kind=Kind.NETWORK, what=what, where=where, cure=NETWORK, count=count)
     cure = cures.binds(host) or cures.allow(Kind.SECRETS)
     host = "".join(char if char.isprintable() else "?" for char in host)
-    verb = "connected" if act is Act.CONNECT else "sent"
     if protocol == UNIX:
         return Violation(kind=Kind.SECRETS, what=f"{verb} to {host}", where=where, cure=cure, count=count)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -336,7 +336,9 @@ class Voyage:
 
     def _take_attempts(self) -> None:
         if self._flight is not None and self._flight.network is not None:
-            self.run.attempts = self._flight.network.take()
+            self.run.attempts = self._flight.network.take(died=not isinstance(self.run.outcome, Completed))
+            if self.evidence.network_watch is not None and not self._flight.network.is_watched:
+                self.evidence = replace(self.evidence, network_watch=network_watch.PYTHON)
 
     def done(self, result: Result) -> None:
         if (

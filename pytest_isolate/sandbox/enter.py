@@ -173,6 +173,7 @@ def settle_in(plan: Plan) -> None:
     if plan.spec.strict:
         os.umask(UMASK)
         time.tzset()  # a copy of pytest has read the caller's TZ long ago
+    lib.isolate_watch_settle()  # before it may execute another program
 
 
 def rlimits(limits: Limits) -> dict[str, tuple[int, int]]:

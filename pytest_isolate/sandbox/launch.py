@@ -32,7 +32,7 @@ from pytest_isolate.kernel.cgroups.detect import open_cgroups
 from pytest_isolate.kernel.cgroups.lent import LentCgroup
 from pytest_isolate.kernel.host import Host
 from pytest_isolate.kernel.namespaces import Namespace, clone_flags
-from pytest_isolate.kernel.supervisor import Failed, Gone, Ready, Reply, Supervisor
+from pytest_isolate.kernel.supervisor import ANSWER_S, DESTROY_S, Failed, Gone, Ready, Reply, Supervisor
 from pytest_isolate.sandbox.birth import Forked
 from pytest_isolate.sandbox.connections import Connections
 from pytest_isolate.sandbox.enter import NamespaceFds
@@ -190,6 +190,8 @@ class Launcher:
             self.loop.call_later(0, lambda: self._built(flight, fds, berth.sandbox_id))
         elif berth.sandbox_id is None:
             self.loop.call_later(0, flight.fork)
+        else:
+            self.loop.call_later(ANSWER_S, partial(self._get_supervisor().expect, berth.sandbox_id))
         return flight
 
     def make_template(self, plan: Plan, body: TemplateBody) -> Template:
@@ -264,6 +266,7 @@ class Launcher:
         if sandbox_id in self._flights or sandbox_id in self._pool:
             try:
                 self._supervisor.destroy(sandbox_id)
+                self.loop.call_later(DESTROY_S, partial(self._supervisor.insist, sandbox_id))
             except SupervisorError:
                 self._lose_supervisor()
 

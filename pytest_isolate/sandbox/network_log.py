@@ -36,11 +36,13 @@ class NetworkLog:
         self._attempts: dict[int, Attempt] = {}
         self._taken: list[tuple[Attempt, int]] = []
         self._more = 0
+        self._is_cut_off = False
 
     @property
     def is_watched(self) -> bool:
-        """Whether the kernel tells of attempts; known when the process has entered."""
-        return self.entry is not None and self.entry.is_watched
+        """Whether the kernel tells of all attempts; known when the process has entered, and no longer so when
+        the supervisor has not told the rest."""
+        return self.entry is not None and self.entry.is_watched and not self._is_cut_off
 
     def add(self, reply: Attempt | Counts) -> None:
         match reply:
@@ -52,24 +54,26 @@ class NetworkLog:
                 self._more += more
                 self._attempts.clear()
 
-    def take(self) -> Attempts:
+    def take(self, *, died: bool = False) -> Attempts:
         """To be called when a test has said that it has ended: the supervisor tells of a call before it lets
-        that go on, so all is here by then."""
+        that go on, so all is here by then. Of one that has ``died`` it may be looking at one still."""
         supervisor = self._supervisor()
         if supervisor is not None:
             try:
-                self._hear(supervisor)
+                self._hear(supervisor, died)
             except SupervisorError:
                 # It has died, of which the next to ask it for something hears. Each was made once at least.
+                self._is_cut_off = True
                 self.add(Counts(sandbox_id=self._sandbox_id, times=(), more=0))
+        self._is_cut_off |= supervisor is None or self._sandbox_id in supervisor.insisted
         taken, more = self._taken, self._more
         self._taken, self._more = [], 0
         return Attempts(self.entry.pid if self.entry is not None else 0, tuple(taken), more)
 
-    def _hear(self, supervisor: Supervisor) -> None:
+    def _hear(self, supervisor: Supervisor, died: bool) -> None:
         for reply in supervisor.look_ahead(self._sandbox_id):
             self.add(reply)
-        if self._attempts:
+        if self._attempts or died:
             supervisor.ask_counts(self._sandbox_id)
             for reply in supervisor.look_ahead(self._sandbox_id, until_counts=True):
                 self.add(reply)

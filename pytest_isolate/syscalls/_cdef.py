@@ -146,6 +146,7 @@ CDEF = (
     int isolate_unshare_user(int parent_pid);
     int isolate_enter_node(int user_fd, int mnt_fd, int net_fd);
     int isolate_tell_entered(int channel_fd);
+    void isolate_watch_settle(void);
 
     enum { LOOK_DESCRIPTORS = 1024, LOOK_SIGNALS = 64 };
     struct look {
@@ -194,6 +195,7 @@ SOURCE = """
 #include "look.h"
 #include "readback.h"
 #include "template.h"
+#include "watch.h"
 #include "wire.h"
 #ifndef AT_RECURSIVE
 #define AT_RECURSIVE 0x8000

@@ -92,7 +92,7 @@ def build_extension() -> None:
 
 def build_programs() -> None:
     flags = ["-O2", "-g", "-Wall", "-Wextra", f"-I{NATIVE}"]
-    sources = [str(NATIVE / "supervisor.c"), str(NATIVE / "notify.c")]
+    sources = [str(NATIVE / f"{name}.c") for name in ("supervisor", "notify", "sockets")]
     run([*compiler(), *flags, *sources, "-o", str(SUPERVISOR)])
     run([*compiler(), *flags, "-static", "-s", str(NATIVE / "init.c"), "-o", str(INIT)])
 

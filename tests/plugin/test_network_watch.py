@@ -395,7 +395,7 @@ def test_nobody_looks(run: Runner, arg: str) -> None:
 
 
 #: Runs a command below a seccomp filter: with a listener, as a container engine may have one, or one that
-#: refuses all other listeners, as kernels before 5.0 do.
+#: refuses all other listeners, as kernels before 5.0 do, or to read the memory of others, as docker's did.
 FILTERED = r"""
     #include <errno.h>
     #include <linux/filter.h>
@@ -415,7 +415,15 @@ FILTERED = r"""
             BPF_STMT(BPF_RET | BPF_K, is_busy ? SECCOMP_RET_ALLOW : SECCOMP_RET_ERRNO | ENOSYS),
             BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
         };
+        struct sock_filter unreadable[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
         struct sock_fprog program = {sizeof code / sizeof *code, code};
+        if (strcmp(argv[1], "unreadable") == 0)
+            program = (struct sock_fprog){sizeof unreadable / sizeof *unreadable, unreadable};
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
         long got = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, is_busy ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0,
                            &program);
@@ -426,9 +434,10 @@ FILTERED = r"""
 """
 
 
-@pytest.mark.parametrize("why", ["busy", "refused"])
+@pytest.mark.parametrize("why", ["busy", "refused", "unreadable"])
 def test_where_the_kernel_does_not_tell(pytester: pytest.Pytester, why: str) -> None:
-    """There is one listener for a tree of processes; and old kernels have none."""
+    """There is one listener for a tree of processes; old kernels have none; and who cannot read addresses is no
+    witness."""
     program = build(pytester.path, FILTERED)
     pytester.makepyfile(
         test_it=f"""

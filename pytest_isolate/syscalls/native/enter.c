@@ -177,7 +177,7 @@ int isolate_enter(const struct enter_plan *plan, struct enter_result *result) {
         return fail(result, ENTER_SECCOMP);
     /* Last: whatever names an address from here on is told of. Where nobody can watch, the test is none the worse. */
     if (plan->watch_fd >= 0)
-        result->watch = isolate_watch_network(plan->watch_fd);
+        isolate_watch_network(plan->watch_fd, result->pid, &result->watch);
     return 0;
 }
 

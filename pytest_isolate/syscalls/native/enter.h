@@ -46,7 +46,7 @@ struct enter_result {
     volatile int32_t pid; /* of the process that runs the test, as the host sees it; 0: not yet */
     volatile int32_t step;
     volatile int32_t error;
-    volatile int32_t watch; /* what isolate_watch_network said; 0: not asked */
+    volatile int32_t watch; /* what isolate_watch_network says; 0: not asked */
 };
 
 int isolate_enter(const struct enter_plan *plan, struct enter_result *result);

@@ -19,6 +19,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "sockets.h"
 #include "watch.h"
 #include "wire.h"
 
@@ -62,7 +63,7 @@ struct call {
     const struct seccomp_notif *notif;
     uint64_t id;
     int up;
-    int pidfd; /* of the process; -1: not opened yet */
+    int is_refused; /* to read what it names */
 };
 
 int watch_fd(const struct watch *watch) { return watch->listener >= 0 ? watch->listener : watch->socket; }
@@ -83,93 +84,23 @@ void watch_end(struct watch *watch) {
 
 /* ---- what the kernel says about a process -------------------------------------------------------- */
 
-static size_t read_memory(const struct call *call, uint64_t at, void *data, size_t size) {
+/* EFAULT is the caller's own mistake, and ESRCH its end. Whatever else is said is said to us: of a process whose
+ * memory is nobody's business (PR_SET_DUMPABLE(2const), unshare(CLONE_NEWUSER)). */
+static size_t read_memory(struct call *call, uint64_t at, void *data, size_t size) {
     struct iovec here = {data, size}, there = {(void *)(uintptr_t)at, size};
     ssize_t got = at ? process_vm_readv((pid_t)call->notif->pid, &here, 1, &there, 1, 0) : 0;
+    if (got < 0 && errno != EFAULT && errno != ESRCH)
+        call->is_refused = 1;
     return got > 0 ? (size_t)got : 0;
-}
-
-static size_t read_file(pid_t pid, const char *name, char *text, size_t size) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t got = fd < 0 ? -1 : read(fd, text, size - 1);
-    if (fd >= 0)
-        close(fd);
-    text[got > 0 ? got : 0] = 0;
-    return got > 0 ? (size_t)got : 0;
-}
-
-/* A thread's process, as we see it and as it sees itself. */
-static void find_process(pid_t tid, int32_t *pid, int32_t *inner_pid) {
-    char text[2048];
-    *pid = *inner_pid = tid;
-    read_file(tid, "status", text, sizeof text);
-    const char *found = strstr(text, "\nTgid:");
-    if (found)
-        *pid = (int32_t)strtol(found + 6, NULL, 10);
-    if ((found = strstr(text, "\nNStgid:")) != NULL) {
-        char *end = (char *)found + 8;
-        do
-            *inner_pid = (int32_t)strtol(end, &end, 10);
-        while (*end == '\t'); /* the innermost namespace is the last */
-    }
-}
-
-/* A copy of the caller's descriptor, or -1 and errno. */
-static int borrow(struct call *call, int32_t pid, int fd) {
-    if (call->pidfd < 0)
-        call->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    return call->pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, call->pidfd, fd, 0); /* close-on-exec */
-}
-
-static int option(int fd, int name) {
-    int value = 0;
-    socklen_t size = sizeof value;
-    return fd >= 0 && getsockopt(fd, SOL_SOCKET, name, &value, &size) == 0 ? value : 0;
 }
 
 static int is_own_network(const struct call *call) {
     char path[64];
     struct stat status;
     snprintf(path, sizeof path, "/proc/%u/ns/net", call->notif->pid);
-    return stat(path, &status) == 0 && status.st_ino == call->watch->net_inode;
-}
-
-/* Somebody in the sandbox answers on the resolver's port. */
-static int has_name_server(pid_t pid) {
-    static const char *const names[] = {"net/udp", "net/udp6"};
-    for (int i = 0; i < 2; i++) {
-        char path[64], line[256];
-        unsigned port;
-        snprintf(path, sizeof path, "/proc/%d/%s", pid, names[i]);
-        FILE *sockets = fopen(path, "re");
-        int found = 0;
-        while (sockets && !found && fgets(line, sizeof line, sockets))
-            found = sscanf(line, " %*d: %*32[0-9A-F]:%x", &port) == 1 && port == DNS_PORT;
-        if (sockets)
-            fclose(sockets);
-        if (found)
-            return 1;
-    }
-    return 0;
-}
-
-/* A socket of the sandbox itself that was bound to a path which ends alike: files do not tell whose they are. */
-static int has_local_socket(pid_t pid, const char *path) {
-    char line[512], file[64];
-    const char *name = strrchr(path, '/') ? strrchr(path, '/') : path;
-    snprintf(file, sizeof file, "/proc/%d/net/unix", pid);
-    FILE *sockets = fopen(file, "re");
-    int found = 0;
-    while (sockets && !found && fgets(line, sizeof line, sockets)) {
-        line[strcspn(line, "\n")] = 0;
-        const char *end = strrchr(line, '/');
-        found = end && strcmp(end, name) == 0;
-    }
-    if (sockets)
-        fclose(sockets);
-    return found;
+    if (stat(path, &status) < 0)
+        return errno == EACCES; /* of a process that nobody may look at: it entered there */
+    return status.st_ino == call->watch->net_inode;
 }
 
 /* ---- addresses ----------------------------------------------------------------------------------- */
@@ -276,8 +207,8 @@ static int tell(const struct call *call, const struct found *found, uint32_t ind
     out.attempt.address_bytes = (uint16_t)found->address_bytes;
     out.attempt.payload_bytes = (uint16_t)found->payload_bytes;
     out.attempt.command_bytes =
-        (uint16_t)read_file(found->attempt.pid, "cmdline", out.bytes + ATTEMPT_MAX_ADDRESS + ATTEMPT_MAX_PAYLOAD,
-                            ATTEMPT_MAX_COMMAND);
+        (uint16_t)read_file((pid_t)call->notif->pid, "cmdline",
+                            out.bytes + ATTEMPT_MAX_ADDRESS + ATTEMPT_MAX_PAYLOAD, ATTEMPT_MAX_COMMAND);
     memcpy(end, &found->address, found->address_bytes);
     memcpy(end += found->address_bytes, found->payload, found->payload_bytes);
     end += found->payload_bytes;
@@ -346,24 +277,24 @@ static int leaves(const struct call *call, const union address *a, size_t size) 
     return is_internet(a, size) && !is_loopback(a) && is_own_network(call) && !has_route(call->watch, a);
 }
 
-/* Gives whether the socket is one that a resolver makes: see look_at_connect. */
+/* Gives whether it is a datagram socket. */
 static int name_attempt(struct call *call, struct found *found, int act, int fd_number, uint64_t flags) {
+    pid_t tid = (pid_t)call->notif->pid;
+    struct descriptor seen = look_at_descriptor(tid, fd_number);
+    if (seen.kind == DESCRIPTOR_CLOSED || seen.kind == DESCRIPTOR_OTHER)
+        return 0; /* the call fails with EBADF or ENOTSOCK */
     found->attempt.act = (uint16_t)act;
-    find_process((pid_t)call->notif->pid, &found->attempt.pid, &found->attempt.inner_pid);
-    int fd = borrow(call, found->attempt.pid, fd_number);
-    if (fd < 0 && errno == EBADF)
-        return 0;
-    int is_nonblocking = fd >= 0 && (fcntl(fd, F_GETFL) & O_NONBLOCK);
-    found->attempt.type = (uint16_t)option(fd, SO_TYPE);
-    found->attempt.protocol = (uint16_t)option(fd, SO_PROTOCOL);
-    int is_socket = fd < 0 || found->attempt.type;
-    close_fd(&fd);
+    find_process(tid, &found->attempt.pid, &found->attempt.inner_pid);
+    found->attempt.type = seen.type;
+    found->attempt.protocol = seen.protocol;
     /* A connected stream pays no regard to the address, unless it is to be connected by this. */
-    int is_idle = act == ATTEMPT_SEND && found->attempt.type == SOCK_STREAM && !(flags & MSG_FASTOPEN);
+    int is_idle = act == ATTEMPT_SEND && seen.type == SOCK_STREAM && !(flags & MSG_FASTOPEN);
+    /* Where the address cannot be read, that of a socket which does not lead out of a network is no attempt. */
+    int stays = !found->address_bytes && call->is_refused && (seen.domain == AF_UNIX || seen.domain == AF_NETLINK);
     /* The thread waits still: what was read was its own, and not of one that got its number. */
-    if (is_socket && !is_idle && ioctl(call->watch->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->notif->id) == 0)
+    if (!is_idle && !stays && ioctl(call->watch->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->notif->id) == 0)
         count(call, found);
-    return is_nonblocking && found->attempt.type == SOCK_DGRAM;
+    return seen.type == SOCK_DGRAM;
 }
 
 /* A resolver connects to its server before it asks, and would not ask if that failed: so it is told that it has
@@ -375,26 +306,25 @@ static int look_at_connect(struct call *call, struct found *found) {
     found->address_bytes = read_memory(call, data->args[1], &found->address, size);
     if (found->address_bytes < sizeof(sa_family_t) || !leaves(call, &found->address, found->address_bytes))
         return 0;
-    int is_resolver = name_attempt(call, found, ATTEMPT_CONNECT, (int)data->args[0], 0);
-    return is_resolver && found->address.any.sa_family != AF_UNIX && port_of(&found->address) == DNS_PORT;
+    int fd = (int)data->args[0], is_datagram = name_attempt(call, found, ATTEMPT_CONNECT, fd, 0);
+    return is_datagram && found->address.any.sa_family != AF_UNIX && port_of(&found->address) == DNS_PORT &&
+           is_nonblocking((pid_t)call->notif->pid, fd);
 }
 
 /* Whether a socket without an address for what it sends asks a name server that nobody here is. */
 static int asks_outside(struct call *call, int fd_number) {
+    pid_t tid = (pid_t)call->notif->pid;
     union address peer = {0};
-    socklen_t size = sizeof peer;
-    int32_t pid, inner_pid;
-    find_process((pid_t)call->notif->pid, &pid, &inner_pid);
-    int fd = borrow(call, pid, fd_number), domain = option(fd, SO_DOMAIN), answer = 0;
-    if ((domain == AF_INET || domain == AF_INET6) && option(fd, SO_TYPE) == SOCK_DGRAM && is_own_network(call)) {
-        if (getpeername(fd, &peer.any, &size) < 0)
-            answer = errno == ENOTCONN; /* one that was told that it has connected */
-        else
-            answer = is_internet(&peer, size) && port_of(&peer) == DNS_PORT &&
-                     (is_loopback(&peer) ? !has_name_server(pid) : !has_route(call->watch, &peer));
-    }
-    close_fd(&fd);
-    return answer;
+    union peer found;
+    struct descriptor seen = look_at_descriptor(tid, fd_number);
+    if (seen.protocol != IPPROTO_UDP || !is_own_network(call))
+        return 0;
+    size_t size = find_peer(tid, &seen, &found);
+    if (!size)
+        return 1; /* one that was told that it has connected */
+    memcpy(&peer, &found, size);
+    return port_of(&peer) == DNS_PORT &&
+           (is_loopback(&peer) ? !has_name_server(tid) : !has_route(call->watch, &peer));
 }
 
 static void look_at_message(struct call *call, struct found *found, uint64_t name, size_t name_bytes,
@@ -447,6 +377,19 @@ static void look_at_headers(struct call *call, struct found *found) {
     }
 }
 
+/* An attempt to reach who knows whom. */
+static void look_at_nothing(struct call *call) {
+    const struct seccomp_data *data = &call->notif->data;
+    struct found found = {0};
+    int fd = (int)data->args[0], act = data->nr == SYS_connect ? ATTEMPT_CONNECT : ATTEMPT_SEND;
+    uint64_t flags = data->nr == SYS_sendmsg ? data->args[2] : data->args[3];
+    /* Without an address of its own it may be a query, if anything. */
+    if (data->nr == SYS_sendto && !data->args[4] && !asks_outside(call, fd))
+        return;
+    if (is_own_network(call))
+        name_attempt(call, &found, act, fd, flags);
+}
+
 static int look(struct call *call) {
     const struct seccomp_data *data = &call->notif->data;
     struct found found = {0};
@@ -471,22 +414,39 @@ static int look(struct call *call) {
 
 /* ---- the listener --------------------------------------------------------------------------------- */
 
+/* Whether we see of a process that enters what we will have to see of its calls: a filter around pytest may refuse
+ * process_vm_readv(2), and Yama all who would look (ptrace_scope 3). 0 or errno. */
+static int32_t try_to_look(struct watch *watch, const struct watch_hello *hello) {
+    struct seccomp_notif of_it = {.pid = (uint32_t)hello->pid};
+    struct call call = {watch, &of_it, 0, -1, 0};
+    uint64_t read = 0;
+    watch->net_inode = hello->net_inode;
+    if (read_memory(&call, hello->at, &read, sizeof read) != sizeof read || read != hello->value)
+        return EPERM;
+    if (look_at_descriptor(hello->pid, hello->own_fd).domain != AF_UNIX || !is_own_network(&call))
+        return EACCES;
+    return 0;
+}
+
 static void begin(struct watch *watch) {
     struct watch_hello hello;
     int fds[WIRE_MAX_EXPORTS];
     size_t fd_count = 0;
     uint64_t flags = SYNC_WAKE_UP; /* since Linux 6.6: both take turns on one processor */
     ssize_t got = receive_with_fds(watch->socket, &hello, sizeof hello, fds, &fd_count);
-    close_fd(&watch->socket);
     if (got == sizeof hello && !hello.error && fd_count == 2) {
         watch->listener = fds[0];
         watch->route = fds[1];
-        watch->net_inode = hello.net_inode;
         ioctl(watch->listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags);
+        int32_t answer = try_to_look(watch, &hello);
+        /* The listener stays all the same: without one, each call that the filter tells of would fail (ENOSYS). */
+        watch->is_blind = answer != 0;
+        send(watch->socket, &answer, sizeof answer, MSG_NOSIGNAL | MSG_DONTWAIT);
     } else {
         while (fd_count)
             close(fds[--fd_count]);
     }
+    close_fd(&watch->socket);
 }
 
 void watch_serve(struct watch *watch, uint64_t id, int up, int events) {
@@ -508,10 +468,11 @@ void watch_serve(struct watch *watch, uint64_t id, int up, int events) {
             close_fd(&watch->listener);
         return;
     }
-    struct call call = {watch, &in.notif, id, up, -1};
+    struct call call = {watch, &in.notif, id, up, 0};
     out.answer.id = in.notif.id;
-    if (!look(&call))
+    if (watch->is_blind || !look(&call))
         out.answer.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
-    close_fd(&call.pidfd);
+    if (call.is_refused)
+        look_at_nothing(&call);
     ioctl(watch->listener, SECCOMP_IOCTL_NOTIF_SEND, &out);
 }

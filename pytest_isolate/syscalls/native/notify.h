@@ -14,6 +14,7 @@ struct watch {
     int socket;   /* whoever enters sends its listener; -1: nobody is to, or it has */
     int listener; /* or -1 */
     int route;    /* netlink, in the sandbox's network namespace */
+    int is_blind; /* what it would have to read is refused: it lets all go on, and pytest knows */
     uint64_t net_inode;
     struct tally *tally;
 };

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "confine.h"
 #include "readback.h"
+#include "watch.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -181,6 +182,7 @@ int isolate_tell_entered(int channel_fd) {
     add_confinement(&frame);
     add(&frame, ", \"limits\": {");
     add_limits(&frame);
+    isolate_watch_settle();
     clock_gettime(CLOCK_MONOTONIC, &now);
     add(&frame, "}}, %jd.%09ld]", (intmax_t)now.tv_sec, now.tv_nsec);
     uint32_t length = htonl((uint32_t)(frame.size - sizeof length));

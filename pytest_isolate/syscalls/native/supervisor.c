@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "notify.h"
+#include "sockets.h"
 #include "wire.h"
 
 enum { GRACE_MS = 5000, RETRY_MS = 5, HELPER_MS = 30000, HELPER_MAX_WORDS = 32, WATCHED = 3 };
@@ -290,6 +291,7 @@ static void create(int up, const struct request *request, const struct op *ops, 
                                 : (pid_t)syscall(SYS_clone3, &args, sizeof args);
     if (pid == 0) {
         prctl(PR_SET_NAME, "isolate-init");
+        signal(SIGALRM, SIG_DFL); /* see reap_for_ever */
         dup2(ends[1], WIRE_SOCKET_FD);
         syscall(SYS_close_range, (unsigned)WIRE_SOCKET_FD + 1, ~0U, 0U);
         run_program(WIRE_SOCKET_FD, ops, request->op_count, data);
@@ -297,7 +299,7 @@ static void create(int up, const struct request *request, const struct op *ops, 
     reply.error = errno;
     close(ends[1]);
     if (pid > 0) {
-        *sandbox = (struct sandbox){sandboxes, request->id, pid, {-1, -1, -1, 0, NULL}};
+        *sandbox = (struct sandbox){sandboxes, request->id, pid, {-1, -1, -1, 0, 0, NULL}};
         sandboxes = sandbox;
         reply = follow_init(ends[0], pid, request, ops, data, fds, &fd_count);
         if (reply.kind == REPLY_READY && request->watch && fd_count < WIRE_MAX_EXPORTS) {
@@ -330,7 +332,7 @@ static void destroy(uint64_t id) {
 
 /* Always answered, also for a sandbox that is gone: pytest waits. */
 static void tell_counts(int up, uint64_t id) {
-    struct watch none = {-1, -1, -1, 0, NULL}, *watch = &none;
+    struct watch none = {-1, -1, -1, 0, 0, NULL}, *watch = &none;
     for (struct sandbox *s = sandboxes; s; s = s->next)
         if (s->id == id)
             watch = &s->watch;
@@ -502,6 +504,7 @@ int main(int argc, char **argv) {
     sigprocmask(SIG_SETMASK, &all, NULL); /* pytest's end is the only end */
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);
+    handle_alarm();
     signal(SIGCHLD, SIG_DFL); /* whoever ignores it has no exit status to wait for (wait(2)) */
     syscall(SYS_close_range, (unsigned)WIRE_SOCKET_FD + 1, ~0U, 0U);
     prctl(PR_SET_NAME, "isolate-superv");

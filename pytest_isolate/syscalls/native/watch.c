@@ -2,10 +2,12 @@
 #include "watch.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/netlink.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -23,11 +25,16 @@
 #define OWN_ARCH AUDIT_ARCH_AARCH64
 #endif
 
-enum { MIN_QUERY_BYTES = 17, MAX_QUERY_BYTES = 512 };
+enum { MIN_QUERY_BYTES = 17, MAX_QUERY_BYTES = 512, ANSWER_MS = 10000 };
 
 /* The one message that the filter lets pass, known by its address: it hands the listener to the supervisor, and
  * nobody could answer for it before that. */
 static struct msghdr handing_over;
+/* What the supervisor is to read here. */
+static uint64_t proof;
+/* Where the answer comes, and goes. Nobody waits for it at once: the supervisor may be building a sandbox. */
+static int pending = -1;
+static volatile int32_t *pending_watch;
 
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
 #define LOAD_LOW(arg) LOAD(args[arg])
@@ -73,14 +80,16 @@ static int install(void) {
     return (int)listener;
 }
 
-int isolate_watch_network(int socket_fd) {
-    struct watch_hello hello = {0};
+void isolate_watch_network(int socket_fd, int pid, volatile int32_t *watch) {
+    struct watch_hello hello = {.at = (uint64_t)(uintptr_t)&proof, .pid = pid};
     struct stat status;
     union {
         struct cmsghdr header;
         char bytes[CMSG_SPACE(2 * sizeof(int))];
     } control = {0};
     int fds[2] = {-1, -1};
+    pending = hello.own_fd = fcntl(socket_fd, F_DUPFD_CLOEXEC, 0); /* the caller closes its own */
+    hello.value = proof = (uint64_t)pid; /* which no other process has there */
     /* EBUSY where a listener of somebody else's watches already: there is one for a tree of processes. */
     if (stat("/proc/self/ns/net", &status) < 0 ||
         (fds[1] = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)) < 0 || (fds[0] = install()) < 0)
@@ -105,5 +114,28 @@ int isolate_watch_network(int socket_fd) {
     for (int i = 0; i < 2; i++)
         if (fds[i] >= 0)
             close(fds[i]);
-    return hello.error ? -hello.error : 1;
+    *watch = hello.error ? -hello.error : 1;
+    if (!hello.error)
+        pending_watch = watch;
+    else if (pending >= 0)
+        close(pending);
+}
+
+void isolate_watch_settle(void) {
+    struct pollfd answers = {pending, POLLIN, 0};
+    int32_t answer = EIO;
+    int ready;
+    if (!pending_watch)
+        return;
+    while ((ready = poll(&answers, 1, ANSWER_MS)) < 0 && errno == EINTR) {
+    }
+    if (ready <= 0)
+        answer = ETIMEDOUT;
+    else if (recv(pending, &answer, sizeof answer, MSG_DONTWAIT) != sizeof answer)
+        answer = EIO; /* the supervisor is gone, and ends this process */
+    if (answer)
+        *pending_watch = -answer;
+    if (pending >= 0)
+        close(pending);
+    pending_watch = NULL;
 }

@@ -5,14 +5,21 @@
 #include <stdint.h>
 
 /* From a process that enters, over the socket that the supervisor has exported for it; descriptors of the
- * filter's listener and of a netlink socket of the sandbox's network namespace come along, if there is no error. */
+ * filter's listener and of a netlink socket of the sandbox's network namespace come along, if there is no error.
+ * The supervisor answers with 0 or an errno (int32_t): whether it can read `value` at `at` in the process's memory,
+ * and what else it will have to look at. */
 struct watch_hello {
-    uint64_t net_inode;
+    uint64_t net_inode, at, value;
     int32_t error;
+    int32_t pid;    /* as the supervisor sees it */
+    int32_t own_fd; /* the process's end of the socket, until it has the answer */
     uint32_t reserved;
 };
 
-/* In the process that enters, last of all: has no_new_privs and one thread. 1, or minus errno: nobody watches. */
-int isolate_watch_network(int socket_fd);
+/* In the process that enters, last of all: has no_new_privs and one thread. `watch` is 1 from then on, or minus
+ * errno: nobody watches. */
+void isolate_watch_network(int socket_fd, int pid, volatile int32_t *watch);
+/* Once more, before the process says that it has entered: what the supervisor has answered meanwhile. */
+void isolate_watch_settle(void);
 
 #endif
