@@ -117,7 +117,8 @@ class ParentEnd:
                 begin = at + LENGTH.size
                 end = begin + size
                 if size > MAX_SMALL_FRAME_BYTES and (size > MAX_FRAME_BYTES or not self._may_be_large(begin)):
-                    raise ChannelError(f"not a message: {bytes(self._buffer[at : at + 80])!r}")
+                    head = bytes(self._buffer[at : at + 80])
+                    raise ChannelError(f"not a message, or too large with {size} bytes: {head!r}")
                 if len(self._buffer) < end:
                     return
                 data = bytes(self._buffer[begin:end])
