@@ -79,6 +79,7 @@ class Forked:
             self._forget()
             enter(self._hull or self._plan, birth.namespaces, birth.entry, report)
             settle_in(self._plan)
+            report.drop()  # all is said, and the test runs next
             channel = ChildEnd(birth.channel)
             channel.claim()
             self._body(Child(channel, birth.trace.fd, born_s, self._handover))

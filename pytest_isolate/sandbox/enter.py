@@ -155,7 +155,6 @@ def enter(plan: Plan, namespaces: NamespaceFds, entry: CgroupEntry | None, repor
         request.tasks_fds[0 : len(opened)] = opened
     if lib.isolate_enter(request, report.pointer) != 0:
         os._exit(lib.ENTRY_FAILED)
-    report.drop()  # all is said, and the test runs next
     namespaces.close()
     for fd in opened:
         os.close(fd)

@@ -110,10 +110,10 @@ static void become(const struct enter_plan *asked, const struct template_places 
         _exit(ENTRY_FAILED);
     for (int i = 0; i < received->count; i++)
         close(received->fds[i]);
-    /* Results of other tests are none of a test's business; whoever unmaps it later finds something to unmap. */
-    mmap(places->results, places->results_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     if (isolate_tell_entered(places->channel_fd) != 0)
         _exit(1);
+    /* Results of other tests are none of a test's business; whoever unmaps it later finds something to unmap. */
+    mmap(places->results, places->results_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
 void isolate_serve(const struct enter_plan *plan, const struct template_places *places, struct template_order *order) {
