@@ -66,7 +66,7 @@ def test_what_layers_hide(run: Runner, layout: Layout) -> None:
         @pytest.mark.isolated(rootfs="image")
         def test_inside():
             read = lambda path: pathlib.Path(path).read_text()
-            assert sorted(os.listdir("/etc")) == ["hard", "name"] and not os.path.lexists("/etc/old")
+            assert sorted(os.listdir("/etc")) == ["hard", "hosts", "name"] and not os.path.lexists("/etc/old")
             assert (read("/etc/name"), read("/etc/hard")) == ("top", "base")
             assert os.listdir("/opaque") == ["new"] and sorted(os.listdir("/merged")) == ["a", "b"]
             assert not os.path.lexists("/dir")
@@ -288,10 +288,10 @@ def test_python_works_in_any_root(
         def run(*command): return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
         def test_the_image_is_seen():
-            assert sorted(os.listdir("/etc")) == ["name", "old"]
+            assert sorted(os.listdir("/etc")) == ["hosts", "name", "old"]  # hosts: its own name
             assert sorted(os.listdir("/bin")) == ["busybox", "cat", "env", "ls", "pwd", "sh"]
             assert run("cat", "/etc/name") == "base"
-            assert run("sh", "-c", "ls /etc | cat") == "name\\nold\\n"
+            assert run("sh", "-c", "ls /etc | cat") == "hosts\\nname\\nold\\n"
 
         def test_extension_modules():
             import _ctypes, bz2, ctypes, decimal, lzma, sqlite3, ssl, zlib

@@ -21,6 +21,11 @@ def is_same_file(fd: int, other: int | Path) -> bool:
     return os.path.samestat(os.fstat(fd), os.stat(other))
 
 
+def test_directory() -> None:
+    """_pytest/__init__.py: what pytest does for a test would be what an installed package does for itself."""
+    assert Path(private.directory(), "_py", "path.py").exists()
+
+
 def test_basetemp(inner: Inner) -> None:
     """_pytest/tmpdir.py, ``Config._tmp_path_factory`` (since 3.9): ``tmp_path`` would be nowhere to be found."""
 
