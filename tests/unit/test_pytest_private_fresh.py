@@ -22,7 +22,7 @@ def is_same_file(fd: int, other: int | Path) -> bool:
 
 
 def test_directory() -> None:
-    """``_pytest.__file__`` (since 3.0): what pytest opens for a test would be what a package keeps for itself."""
+    """_pytest/__init__.py, ``__file__``: what pytest opens for a test would be a package's own."""
     assert Path(private.directory(), "_py", "path.py").exists()
 
 
