@@ -45,4 +45,5 @@ class Usage:
     network_attempts: int | None = None
     leaked_processes: int | None = None
     slept_s: float | None = None  #: as the test's process asked of time.sleep
+    clock_reads: int | None = None  #: how often that asked for the time of day
     overhead_s: float | None = None

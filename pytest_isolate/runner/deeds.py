@@ -27,13 +27,14 @@ from pytest_isolate.violation import Kind, Violation
 if TYPE_CHECKING:
     from pytest_isolate.runner.run import TestRun
 
-__all__ = ["Deeds", "slept_s", "violations_of"]
+__all__ = ["Deeds", "clock_of", "violations_of"]
 
 #: Of one test. What is more is counted.
 MOST_FILES = 20
 LONGEST_PATH = 400  # so that the size behind it is not cut
 #: A test that says more has not slept: it makes something up.
 LONGEST_SLEEP_S = 1e12
+MOST_READS = 2**32
 SHARED_MEMORY = "/dev/shm/"
 #: What Python, pytest and its plugins write while a test runs, wherever it is.
 _MACHINERY = re.compile(
@@ -96,13 +97,17 @@ def violations_of(run: TestRun) -> Iterator[Violation]:
         yield from _processes(run.left, rootdir, names)
 
 
-def slept_s(run: TestRun) -> float | None:
-    """As far as the test's process said; None where Python does not tell, or the process died."""
-    if not clock.IS_TOLD or not isinstance(run.outcome, Completed):
-        return None
-    told = [message.facts.get("slept_s", 0.0) for message in run.transcript.observed]
-    return math.fsum(
-        seconds for seconds in told if type(seconds) is float and 0 <= seconds <= LONGEST_SLEEP_S
+def clock_of(run: TestRun) -> tuple[float | None, int | None]:
+    """How long it slept, and how often it asked for the time of day, as far as its process said; None where
+    Python does not tell, or the process died."""
+    if not clock.is_told() or not isinstance(run.outcome, Completed):
+        return None, None
+    told = [message.facts for message in run.transcript.observed]
+    slept = [facts.get("slept_s", 0.0) for facts in told]
+    reads = [facts.get("clock_reads", 0) for facts in told]
+    return (
+        math.fsum(seconds for seconds in slept if type(seconds) is float and 0 <= seconds <= LONGEST_SLEEP_S),
+        sum(count for count in reads if type(count) is int and 0 <= count < MOST_READS),
     )
 
 

@@ -206,8 +206,10 @@ class _ItemLog:
             for report in reports:
                 if report.failed:
                     report.sections.append(("isolate: level", text))
-        slept_s = deeds.slept_s(voyage.run) if voyage.spec.watch is not Watch.OFF else None
-        self._log(reports, outcome, replace(voyage.run.usage, slept_s=slept_s), voyage)
+        is_watched = voyage.spec.watch is not Watch.OFF
+        slept_s, clock_reads = deeds.clock_of(voyage.run) if is_watched else (None, None)
+        usage = replace(voyage.run.usage, slept_s=slept_s, clock_reads=clock_reads)
+        self._log(reports, outcome, usage, voyage)
         for text in voyage.salvaged.warnings:
             replay.warn(self._item, text)
 

@@ -28,6 +28,8 @@ class Watch:
         self._release: Callable[[], None] = lambda: None
         #: In the child: around what is not the test's alone.
         self.aside: Callable[[], AbstractContextManager[None]] | None = None
+        #: In the child: whether what comes now is the test's, and not pytest's.
+        self.during: Callable[[bool], None] | None = None
 
     def begin(self, send: Callable[[Message], None], release: Callable[[], None]) -> None:
         """In the child. ``release``: has the debugger get the terminal."""
@@ -45,22 +47,35 @@ class Watch:
         with self.aside():
             return (yield)
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        return (yield from self._phase(item, "setup"))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        return (yield from self._phase(item, "call"))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        return (yield from self._phase(item, "teardown"))
+
+    def _phase(self, item: pytest.Item, phase: str) -> Generator[None, Any, Any]:
+        self._tell_phase(item, phase)
+        if self.during is None:
+            return (yield)
+        self.during(True)
+        try:
+            return (yield)
+        finally:
+            self.during(False)
+
+    def _tell_phase(self, item: pytest.Item, phase: str) -> None:
+        pass
+
 
 class RerunWatch(Watch):
     """pytest-rerunfailures holds reports back until it knows whether the test is to run again; if the process
     dies meanwhile, the phase is not known otherwise."""
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        self._tell_phase(item, "setup")
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> None:
-        self._tell_phase(item, "call")
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
-        self._tell_phase(item, "teardown")
 
     def _tell_phase(self, item: pytest.Item, phase: str) -> None:
         if self._send is not None and reruns.may_repeat(item):

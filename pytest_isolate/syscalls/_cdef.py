@@ -160,6 +160,13 @@ CDEF = (
     void isolate_look_at_signals(struct look *look);
     int isolate_has_company(void);
     int isolate_umask(void);
+    enum {
+        CLOCK_SLEEP, CLOCK_TIME, CLOCK_TIME_NS, CLOCK_LOCALTIME,
+        CLOCK_GMTIME, CLOCK_CTIME, CLOCK_NOW, CLOCK_UTCNOW
+    };
+    struct clock_counts { int32_t is_on; uint32_t reads; double slept_s; };
+    int isolate_count_clock(void *function, void *type, const char *name, int which);
+    struct clock_counts *isolate_clock_counts(void);
     void *dlopen(const char *name, int flags);
     int isolate_open_in_root(int root_fd, const char *path, int flags);
 
@@ -189,6 +196,7 @@ SOURCE = """
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include "clock.h"
 #include "confine.h"
 #include "enter.h"
 #include "in_root.h"

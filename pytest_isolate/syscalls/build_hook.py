@@ -30,7 +30,18 @@ INIT = HERE / "isolate-init"
 INTERPRETER = HERE / "isolate-interpreter"
 LIMITED_API = 0x030A0000
 #: Of the extension, below native/.
-SOURCES = ("confine", "enter", "in_root", "libc_state", "look", "readback", "seccomp", "template", "watch")
+SOURCES = (
+    "clock",
+    "confine",
+    "enter",
+    "in_root",
+    "libc_state",
+    "look",
+    "readback",
+    "seccomp",
+    "template",
+    "watch",
+)
 CURE = "install a C compiler and Python's headers: apt-get install gcc libc6-dev python3-dev"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import textwrap
 from typing import Any
 
@@ -340,11 +339,36 @@ def test_what_pytest_writes_meanwhile_is_not_the_tests(pytester: pytest.Pytester
 
 
 @pytest.mark.parametrize("args", [[], ["--isolate-jobs=2"], ["--isolate-start=spawn"]], ids=str)
-def test_slept(pytester: pytest.Pytester, args: list[str]) -> None:
-    suite = "import time\ndef test_it(): [time.sleep(0.01) for _ in range(3)]\ndef test_not(): pass"
-    run(pytester, suite, *args)
-    slept = [record["slept_s"] for record in records(pytester)]
-    assert slept == ([0.03, 0.0] if sys.version_info >= (3, 13) else [None, None])
+def test_what_is_asked_of_the_clock(pytester: pytest.Pytester, args: list[str]) -> None:
+    suite = """
+        import datetime, logging, time
+        from time import sleep, time as now
+        import pytest
+
+        @pytest.fixture
+        def stamp(): return now()
+
+        def test_it(stamp):
+            for _ in range(3): sleep(0.01)
+            time.sleep(0)
+            with pytest.raises(TypeError): sleep("x")
+            assert now() and time.time_ns() and time.localtime() and time.gmtime() and time.ctime()
+            assert datetime.datetime.now() and datetime.datetime.now(tz=datetime.timezone.utc)
+            assert datetime.date.today() and datetime.datetime.today()
+        def test_converts():
+            assert time.localtime(7) and time.gmtime(7) and time.ctime(7) and time.monotonic()
+            assert datetime.datetime.fromtimestamp(7)
+        def test_logs(): logging.warning("x")
+        def test_not(tmp_path, monkeypatch, capsys, caplog): (tmp_path / "x").write_text("x")
+    """
+    run(pytester, textwrap.dedent(suite), *args)
+    found = {record["nodeid"].partition("::")[2]: record for record in records(pytester)}
+    assert {name: record["slept_s"] for name, record in found.items()} == {
+        **dict.fromkeys(["test_converts", "test_logs", "test_not"], 0.0),
+        "test_it": 0.03,
+    }
+    reads = {name: record["clock_reads"] for name, record in found.items()}
+    assert reads == {"test_it": 10, "test_converts": 0, "test_logs": 1, "test_not": 0}
 
 
 def test_a_test_that_dies_says_what_it_wrote(pytester: pytest.Pytester) -> None:
@@ -352,7 +376,7 @@ def test_a_test_that_dies_says_what_it_wrote(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess("--isolate-all", "--isolate-json=out.json").assert_outcomes(failed=1)
     (record,) = records(pytester)
     assert told(record) == ["files: created /tmp/fixed (0 bytes), test_it.py:2 (test_it)"]
-    assert record["slept_s"] is None
+    assert record["slept_s"] is record["clock_reads"] is None
 
 
 def test_where_nobody_can_look_that_is_said(pytester: pytest.Pytester) -> None:

@@ -13,7 +13,6 @@ import pytest
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.outcome import Completed
 from pytest_isolate.runner import checks, current_test, deeds, properties, replay, violations
-from pytest_isolate.runner.observe import clock
 from pytest_isolate.runner.pytest_private import long_repr
 from pytest_isolate.runner.run import TestRun
 from pytest_isolate.runner.transcript import Transcript
@@ -235,13 +234,14 @@ def test_no_pids(pids: object) -> None:
     assert violations.told_pids(Observed([], 0, {}, {})) == set()
 
 
-def test_no_sleep(item: pytest.Item, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock, "IS_TOLD", True)
+def test_no_sleep(item: pytest.Item) -> None:
     run = TestRun(item=item, nextitem=None)
     run.outcome = Completed()
     for slept_s in (1.5, 1.7e308, 1.7e308, math.nan, math.inf, -3.0, "x", 2.0):
         run.transcript.take(Observed([], 0, {}, {"slept_s": slept_s}))
-    assert deeds.slept_s(run) == 3.5
+    for reads in (3, -1, True, 2**64, 1.0, "x"):
+        run.transcript.take(Observed([], 0, {}, {"clock_reads": reads}))
+    assert deeds.clock_of(run) == (3.5, 3)
 
 
 @pytest.mark.parametrize("name", ["f\0", "\ud800"])

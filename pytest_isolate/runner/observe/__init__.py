@@ -123,6 +123,7 @@ class Observers:
         if spec.start is Start.FORK and spec.fixtures is Fixtures.FRESH:
             self._descriptors.watch_inherited()
         self._watch.aside = self._aside
+        self._watch.during = self._clock.during
 
     def begin(self, item: pytest.Item) -> None:
         if not self._observers:
@@ -150,6 +151,8 @@ class Observers:
         facts: dict[str, Any] = {}
         if self._clock.slept_s:
             facts["slept_s"] = self._clock.slept_s
+        if self._clock.reads:
+            facts["clock_reads"] = self._clock.reads
         if self._processes.told:
             facts["pids"] = [*self._processes.told]
         if names := paths.made_up():

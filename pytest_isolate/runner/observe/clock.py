@@ -1,28 +1,69 @@
-"""How long a test slept: information, and no violation. Python tells since 3.13."""
+"""How long a test slept, and how often it asked for the time of day: information, and no violation.
+
+Told is what Python's own functions were asked for, whoever asked: the test, or a library for it, such as
+``logging`` for the time of a record. Not what pytest asks around a phase.
+"""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+import time
+from collections.abc import Callable
+from datetime import datetime
+from functools import cache
 
-from pytest_isolate.runner.observe import audit
+from pytest_isolate.syscalls._native import ffi, lib
 
-__all__ = ["IS_TOLD", "Clock"]
+__all__ = ["Clock", "is_told"]
 
-IS_TOLD = sys.version_info >= (3, 13)
+# date.today and datetime.today ask time.time.
+FUNCTIONS: dict[int, Callable[..., object]] = {
+    lib.CLOCK_SLEEP: time.sleep,
+    lib.CLOCK_TIME: time.time,
+    lib.CLOCK_TIME_NS: time.time_ns,
+    lib.CLOCK_LOCALTIME: time.localtime,
+    lib.CLOCK_GMTIME: time.gmtime,
+    lib.CLOCK_CTIME: time.ctime,
+    lib.CLOCK_NOW: datetime.now,
+    lib.CLOCK_UTCNOW: datetime.utcnow,
+}
+
+
+@cache
+def is_told() -> bool:
+    """Whether this Python has its functions where they can be counted. From now on they are."""
+    if sys.implementation.name != "cpython":
+        return False
+    counted = [_count(function, which) for which, function in FUNCTIONS.items()]
+    return all(counted)
 
 
 class Clock:
-    """``time.sleep`` in all threads of the test's own process, as asked for."""
+    """Of the process: the counts begin in it, and forks of it have their own."""
 
     def __init__(self) -> None:
-        self.slept_s = 0.0
-        audit.listen("time.sleep", self._sleep)
+        is_told()  # before the forks
+        self._counts = lib.isolate_clock_counts()
 
     def begin(self) -> None:
-        self.slept_s = 0.0
+        self._counts.reads, self._counts.slept_s = 0, 0.0
 
-    def _sleep(self, args: tuple[Any, ...]) -> None:
-        seconds = args[0]
-        if isinstance(seconds, (int, float)) and seconds > 0:
-            self.slept_s += seconds
+    def during(self, is_test: bool) -> None:
+        """Whether what comes now is the test's, with its fixtures."""
+        self._counts.is_on = is_test
+
+    @property
+    def slept_s(self) -> float:
+        """As asked for."""
+        return float(self._counts.slept_s)
+
+    @property
+    def reads(self) -> int:
+        return int(self._counts.reads)
+
+
+def _count(function: Callable[..., object], which: int) -> bool:
+    if type(function) is not type(len):  # somebody has put another in its place, as freezegun does
+        return False
+    address, of_type = ffi.cast("void *", id(function)), ffi.cast("void *", id(type(function)))
+    return bool(lib.isolate_count_clock(address, of_type, function.__name__.encode(), which) == 0)
