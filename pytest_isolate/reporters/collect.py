@@ -53,6 +53,7 @@ class Row:
     network_attempts: float | None = None
     leaked_processes: float | None = None
     slept_s: float | None = None
+    clock_reads: float | None = None
     enforced: Enforced = _NOTHING
     missing: tuple[str, ...] = ()
     violations: tuple[str, ...] = ()  #: a line each

@@ -170,6 +170,8 @@ class SignOff:
             )
         else:
             yield Line(f"hash seed: {account['hash_seed']}")
+        if asked := sum(bool(row.clock_reads) for row in self._collected.rows.values()):
+            yield Line(f"clock: {asked} test{'s' * (asked != 1)} asked for the time of day (clock_reads)")
         yield self._verdict(account)
 
     def _enforced_lines(self) -> Iterator[Line]:

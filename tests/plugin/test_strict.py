@@ -303,7 +303,7 @@ def test_what_cannot_be_had_ends_the_session(
     result.stderr.fnmatch_lines([f"*{said}*"])
 
 
-def test_the_hash_seed_is_told(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_vary_is_told(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
     loose = run("def test(): pass", "--isolate-strict")
     assert (
@@ -311,8 +311,10 @@ def test_the_hash_seed_is_told(run: Callable[..., Run], monkeypatch: pytest.Monk
         in loose.out
     )
     monkeypatch.setenv("PYTHONHASHSEED", "0")
-    fixed = run("def test(): pass", "--isolate-strict")
+    fixed = run("import time\ndef test(): assert time.time()\ndef test_not(): pass", "--isolate-strict")
     assert "hash seed: 0" in fixed.out
+    assert "clock: 1 test asked for the time of day (clock_reads)" in fixed.out
+    assert "clock:" not in loose.out
     assert [r.summary["hash_seed"] for r in (loose, fixed)] == ["random", "0"]
 
 
