@@ -6,7 +6,7 @@ set -euo pipefail
 SELECTION=(
     tests/kernel tests/plugin
     --ignore=tests/plugin/third_party
-    --ignore=tests/plugin/test_{fidelity,hooks_order,junit,output,reporters}.py
+    --ignore=tests/plugin/test_{cache,debugger,fidelity,github,hooks,hooks_order,junit,output,reporters,reports}.py
 )
 
 need_environment
