@@ -28,7 +28,7 @@ class Watch:
         self._release: Callable[[], None] = lambda: None
         #: In the child: around what is not the test's alone.
         self.aside: Callable[[], AbstractContextManager[None]] | None = None
-        #: In the child: whether what comes now is the test's, and not pytest's.
+        #: In the child: whether a phase begins, or has ended.
         self.during: Callable[[bool], None] | None = None
 
     def begin(self, send: Callable[[Message], None], release: Callable[[], None]) -> None:
@@ -47,27 +47,28 @@ class Watch:
         with self.aside():
             return (yield)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        return (yield from self._phase(item, "setup"))
+    # No wrappers around the phases: native tracebacks would show them.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        self._begin(item, "setup")
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        return (yield from self._phase(item, "call"))
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> None:
+        self._begin(item, "call")
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        return (yield from self._phase(item, "teardown"))
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        self._begin(item, "teardown")
 
-    def _phase(self, item: pytest.Item, phase: str) -> Generator[None, Any, Any]:
-        self._tell_phase(item, phase)
-        if self.during is None:
-            return (yield)
-        self.during(True)
-        try:
-            return (yield)
-        finally:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self) -> None:
+        if self.during is not None:
             self.during(False)
+
+    def _begin(self, item: pytest.Item, phase: str) -> None:
+        self._tell_phase(item, phase)
+        if self.during is not None:
+            self.during(True)
 
     def _tell_phase(self, item: pytest.Item, phase: str) -> None:
         pass

@@ -16,6 +16,7 @@ from pytest_isolate.syscalls._native import ffi, lib
 
 __all__ = ["Clock", "is_told"]
 
+READS_OF_PYTEST = 1  #: CallInfo.from_call (_pytest/runner.py), from the end of a phase to its report
 # date.today and datetime.today ask time.time.
 FUNCTIONS: dict[int, Callable[..., object]] = {
     lib.CLOCK_SLEEP: time.sleep,
@@ -48,9 +49,12 @@ class Clock:
     def begin(self) -> None:
         self._counts.reads, self._counts.slept_s = 0, 0.0
 
-    def during(self, is_test: bool) -> None:
-        """Whether what comes now is the test's, with its fixtures."""
-        self._counts.is_on = is_test
+    def during(self, is_phase: bool) -> None:
+        """What comes now is a phase of the test, with its fixtures; or its report, for which pytest has asked
+        when it ended."""
+        if self._counts.is_on and not is_phase:
+            self._counts.reads -= min(self._counts.reads, READS_OF_PYTEST)
+        self._counts.is_on = is_phase
 
     @property
     def slept_s(self) -> float:
