@@ -4,7 +4,7 @@ set -euo pipefail
 
 VM_SELECTION=(-m vm tests/kernel tests/plugin --ignore=tests/plugin/test_levels.py)
 # Where a kernel before the newest may differ: what is above it was tried on the newest, and on this machine's.
-OLDER=(-m vm tests/kernel tests/plugin/test_{escapes,images,isolated_network,limits,missing,sandbox}.py)
+OLDER=(-m vm tests/kernel tests/plugin/test_{escapes,isolated_network,limits,sandbox}.py)
 TIMEOUT=1800 # seconds, for one boot with all its tests
 VM=$TREE/tests/vm/vm_run.py
 
