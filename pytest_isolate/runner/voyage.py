@@ -20,6 +20,7 @@ from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel import interrupts
 from pytest_isolate.outcome import ChannelBroken, Completed, Outcome
 from pytest_isolate.runner import (
+    cures,
     current_test,
     network_watch,
     pytest_private,
@@ -372,7 +373,7 @@ class Voyage:
             self.run.changes += self._deeds.new(written)
         except OSError as error:
             what = f"left what cannot be read: {error.filename}: {error.strerror}"
-            self.run.seen.append(Violation(kind=Kind.FILES, what=what, cure='allow=["files"]'))
+            self.run.seen.append(Violation(kind=Kind.FILES, what=what, cure=cures.allow(Kind.FILES)))
 
     def _salvage(self, written: Written) -> Salvaged:
         keep = self._session.keep

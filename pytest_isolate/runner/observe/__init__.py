@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import pytest
 
 from pytest_isolate.kernel.look import count_ipc, has_company
-from pytest_isolate.runner import pytest_private, reruns
+from pytest_isolate.runner import cures, pytest_private, reruns
 from pytest_isolate.runner.isolation import Isolation
 from pytest_isolate.runner.observe import (
     audit,
@@ -178,5 +178,5 @@ def _unseen(observer: Observer, error: OSError) -> Violation:
     return Violation(
         kind=Kind.ENVIRONMENT,
         what=f"left its process so that nobody can look for {what}: {error.strerror}",
-        cure='allow=["environment"]',
+        cure=cures.allow(Kind.ENVIRONMENT),
     )

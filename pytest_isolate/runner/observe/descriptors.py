@@ -17,6 +17,7 @@ from typing import Any
 from weakref import ReferenceType, ref
 
 from pytest_isolate.kernel.look import open_descriptors
+from pytest_isolate.runner import cures
 from pytest_isolate.runner.observe import audit, paths
 from pytest_isolate.violation import Kind, Violation
 
@@ -33,7 +34,7 @@ CODE = (".py", ".pyc", ".so")
 TCP_INFO_BYTES = 256
 #: struct tcp_info (linux/tcp.h): tcpi_bytes_acked and tcpi_bytes_received, since Linux 4.1.
 TCP_COUNTERS = slice(120, 136)
-CURE = 'allow=["descriptors"]'
+CURE = cures.allow(Kind.DESCRIPTORS)
 
 
 class Descriptors:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pytest_isolate.kernel.look import signal_actions, umask
+from pytest_isolate.runner import cures
 from pytest_isolate.runner.observe import audit
 from pytest_isolate.violation import Kind, Violation
 
@@ -24,7 +25,7 @@ MOST = 1000
 #: Without the enumerations, which cost more than all the rest.
 _handler_of: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
 _locale_of: Callable[[int, None], str] = getattr(locale, "_setlocale", locale.setlocale)
-CURE = 'allow=["environment"]'
+CURE = cures.allow(Kind.ENVIRONMENT)
 
 State = dict[str, object]
 

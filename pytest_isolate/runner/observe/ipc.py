@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from pytest_isolate.kernel.look import count_ipc
+from pytest_isolate.runner import cures
 from pytest_isolate.violation import Kind, Violation
 
 __all__ = ["Ipc"]
@@ -40,7 +41,7 @@ class Ipc:
         new = {*_present()} - self._known
         self._known |= new
         for what, _ in sorted(new):
-            yield Violation(kind=Kind.IPC, what=f"left {what}", cure='allow=["ipc"]')
+            yield Violation(kind=Kind.IPC, what=f"left {what}", cure=cures.allow(Kind.IPC))
 
 
 def _present() -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pytest_isolate.kernel.leftover import MOST_COMMANDS, commands_of, living
 from pytest_isolate.kernel.look import has_company
+from pytest_isolate.runner import cures
 from pytest_isolate.runner.observe import audit, paths
 from pytest_isolate.violation import Kind, Violation
 
@@ -64,12 +65,12 @@ class Processes:
                 kind=Kind.PROCESSES,
                 what=f"left a process: {paths.shown_command(command, audit.rootdir())}",
                 where=f"{place}, pid {pid}" if place else f"pid {pid}",
-                cure='allow=["processes"]',
+                cure=cures.allow(Kind.PROCESSES),
             )
 
         if (more := len(commands) - MOST_COMMANDS) > 0:
             yield Violation(
-                kind=Kind.PROCESSES, what="left more processes", cure='allow=["processes"]', count=more
+                kind=Kind.PROCESSES, what="left more processes", cure=cures.allow(Kind.PROCESSES), count=more
             )
 
     def _left(self) -> list[int]:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet
 
+from pytest_isolate.runner import cures
 from pytest_isolate.runner.observe import audit
 from pytest_isolate.violation import Kind, Violation
 
@@ -66,7 +67,7 @@ class Threads:
                 kind=Kind.THREADS,
                 what=f"left {_describe(thread)}",
                 where=self._places.get(thread) or _definition(thread) or f"thread {thread.name}",
-                cure='allow=["threads"]',
+                cure=cures.allow(Kind.THREADS),
             )
 
     def _left(self) -> list[threading.Thread]:
