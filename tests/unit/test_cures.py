@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +11,13 @@ import pytest
 
 from pytest_isolate.kernel.attempts import Act, Attempt
 from pytest_isolate.options import OPTIONS
-from pytest_isolate.runner import deeds, network_watch
-from pytest_isolate.runner.network_words import UNIX, describe
-from pytest_isolate.runner.observe import project, secrets
+from pytest_isolate.runner import cures, deeds, network_watch
+from pytest_isolate.runner.network_words import NETWORK, UNIX, describe
+from pytest_isolate.runner.observe import descriptors, project, secrets
 from pytest_isolate.sandbox.changes import Change, Deed
 from pytest_isolate.sandbox.written import matcher
 from pytest_isolate.spec import Spec
-from pytest_isolate.violation import Violation
+from pytest_isolate.violation import Kind, Violation
 
 ROOT = "/srv/shop"
 PARSERS = {option.name: option.parse for option in OPTIONS}
@@ -89,14 +88,17 @@ def test_every_cure_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert Violation.from_told(violation.to_dict()).cure == violation.cure
 
 
-def test_so_are_those_that_are_constant() -> None:
-    sources = (Path(deeds.__file__).parent).rglob("*.py")
-    told = {
-        cure for source in sources for cure in re.findall(r"'((?:start|allow)=\[?\".*)'", source.read_text())
-    }
-    assert len(told) >= 5
-    for cure in told:
-        assert parsed(cure.replace("{CURE}", 'allow=["descriptors"]').replace("{kind.value}", "files"))
+@pytest.mark.parametrize("kind", Kind)
+def test_so_are_those_that_are_constant(kind: Kind) -> None:
+    assert parsed(cures.allow(kind)) == {"allow": (kind,)}
+
+
+def test_so_is_that_of_a_descriptor_of_pytests_own() -> None:
+    assert parsed(descriptors.INHERITED_CURE).keys() == {"start", "allow"}
+
+
+def test_so_is_that_of_an_address() -> None:
+    assert parsed(NETWORK).keys() == {"network"}
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -35,6 +35,8 @@ TCP_INFO_BYTES = 256
 #: struct tcp_info (linux/tcp.h): tcpi_bytes_acked and tcpi_bytes_received, since Linux 4.1.
 TCP_COUNTERS = slice(120, 136)
 CURE = cures.allow(Kind.DESCRIPTORS)
+#: A program of its own inherits none.
+INHERITED_CURE = f'start="spawn", {CURE}'
 
 
 class Descriptors:
@@ -91,7 +93,7 @@ class Descriptors:
                 yield Violation(
                     kind=Kind.DESCRIPTORS,
                     what=f"used a descriptor of pytest's own: {what}",
-                    cure=f'start="spawn", {CURE}',
+                    cure=INHERITED_CURE,
                 )
 
     def _let_go(self) -> None:
