@@ -1,4 +1,4 @@
-"""What the supervisor tells of calls that would leave a sandbox (native/notify.c)."""
+"""What the supervisor tells of calls that would leave a sandbox, or read a secret (native/notify.c)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Act(Enum):
     CONNECT = lib.ATTEMPT_CONNECT
     SEND = lib.ATTEMPT_SEND
     QUERY = lib.ATTEMPT_QUERY  #: of a name server
+    READ = lib.ATTEMPT_READ  #: of a secret that is not there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,9 @@ class Attempt:
     inner_pid: int  #: as the sandbox sees it
     act: Act
     protocol: str  #: tcp, udp, raw; unix; "" if nobody knows
-    host: str  #: an address; the path of a unix socket; "" for a query over a connected socket
+    host: (
+        str  #: an address; the path of a socket or a secret; "" for a query over a connected socket
+    )
     port: int
     name: str | None  #: that a query asks for; None: it cannot be read
     command: bytes  #: as /proc/PID/cmdline has it, cut off
@@ -46,6 +49,8 @@ class Attempt:
         ends = [ATTEMPT.size + sum(sizes[:n]) for n in range(4)]
         address, payload, command = (data[start:end] for start, end in itertools.pairwise(ends))
         family, host, port = _read_address(address)
+        if act == lib.ATTEMPT_READ:
+            host, payload = os.fsdecode(payload), b""
         return cls(
             sandbox_id=sandbox_id,
             index=index,

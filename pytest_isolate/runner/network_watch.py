@@ -1,4 +1,5 @@
-"""The attempts of a test to leave its sandbox: what the kernel tells, and the places that Python knows.
+"""The attempts of a test to leave its sandbox, and in strict mode to read secrets: what the kernel tells, and
+the places that Python knows.
 
 PYTEST_DONT_REWRITE
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel.attempts import Act, Attempt
+from pytest_isolate.runner import secret_words
 from pytest_isolate.runner.network_words import UNIX, describe, is_attempt, is_unknown
 from pytest_isolate.sandbox.network_log import Attempts, NetworkLog
 from pytest_isolate.sandbox.plan import Plan
@@ -36,12 +38,20 @@ def watched_by(plan: Plan, network: NetworkLog | None) -> str | None:
 
 
 def violations(
-    attempts: Attempts | None, told: Sequence[Violation], evidence: Evidence, spec: Spec
+    attempts: Attempts | None,
+    told: Sequence[Violation],
+    evidence: Evidence,
+    spec: Spec,
+    homes: Sequence[str] = (),
 ) -> tuple[list[Violation], int | None]:
-    """What a test is to hear of, with what ``told`` has beside it; and how many attempts there were."""
+    """What a test is to hear of, with what ``told`` has beside it; and how many attempts there were to reach
+    the network. ``homes``: where secrets would be."""
     of_python = [violation for violation in told if is_attempt(violation)]
     others = [violation for violation in told if not is_attempt(violation)]
-    found = [*_merge(_seen(attempts, spec), of_python)] if attempts is not None else []
+    found: list[Violation] = []
+    if attempts is not None:
+        others += _secrets(attempts, others, homes)
+        found += _merge(_seen(attempts, spec), of_python)
     if evidence.network_watch != KERNEL:  # or no longer: what Python alone knows of counts too
         known = {violation.what for violation in found}
         found += [violation for violation in of_python if violation.what not in known]
@@ -57,19 +67,32 @@ class _Seen:
     is_python: bool  #: by the test's own process, or a fork of it, which Python may know a line for
 
 
+def _secrets(attempts: Attempts, told: Sequence[Violation], homes: Sequence[str]) -> Iterator[Violation]:
+    """Of other homes than these there are none: a test may make one for its programs."""
+    prefixes = tuple(prefix for home in homes for prefix in secret_words.prefixes(home))
+    of_python = {violation.what for violation in told if violation.kind is Kind.SECRETS}
+    for attempt, count in attempts.counted:
+        path = os.path.normpath(attempt.host)
+        if attempt.act is Act.READ and secret_words.is_within(path, prefixes):
+            where = _where(attempt, attempts)
+            found = secret_words.describe(path, homes, where, count, is_there=False)
+            if attempt.pid != attempts.own_pid or found.what not in of_python:
+                yield found
+
+
 def _seen(attempts: Attempts, spec: Spec) -> Iterator[_Seen]:
     own = {attempt.command for attempt, _ in attempts.counted if attempt.pid == attempts.own_pid}
     own.add(Path("/proc/self/cmdline").read_bytes()[: lib.ATTEMPT_MAX_COMMAND - 1])  # as far as it is told
+    leaving = [(attempt, count) for attempt, count in attempts.counted if attempt.act is not Act.READ]
     of_process: dict[int, list[Attempt]] = defaultdict(list)
-    for attempt, _ in attempts.counted:
+    for attempt, _ in leaving:
         of_process[attempt.pid].append(attempt)
-    for attempt, count in _one_per_name(attempts.counted):
+    for attempt, count in _one_per_name(leaving):
         if not _is_by_the_way(attempt, of_process[attempt.pid]) and not _is_declared(attempt, spec):
-            is_own = attempt.pid == attempts.own_pid
-            where = "the test's own process" if is_own else _process(attempt)
+            where = _where(attempt, attempts)
             host = (attempt.name or "") if attempt.act is Act.QUERY else attempt.host
             violation = describe(attempt.act, attempt.protocol, host, attempt.port, where, count)
-            yield _Seen(violation, is_own or attempt.command in own)
+            yield _Seen(violation, attempt.pid == attempts.own_pid or attempt.command in own)
 
 
 def _one_per_name(counted: Iterable[tuple[Attempt, int]]) -> Iterator[tuple[Attempt, int]]:
@@ -106,7 +129,9 @@ def _is_declared(attempt: Attempt, spec: Spec) -> bool:
     return any(path == target or path.startswith(f"{target}/") for target in targets)
 
 
-def _process(attempt: Attempt) -> str:
+def _where(attempt: Attempt, attempts: Attempts) -> str:
+    if attempt.pid == attempts.own_pid:
+        return "the test's own process"
     command = " ".join(attempt.command.decode("utf-8", "replace").replace("\0", " ").split())
     command = "".join(char if char.isprintable() else "?" for char in command)
     if len(command) > COMMAND_CHARS:

@@ -228,7 +228,9 @@ class _ItemLog:
             observed = violations.told(self._transcript.observed)
         except Exception as error:  # a child may send anything
             outcome = ChannelBroken.by(error)
-        found, attempts = network_watch.violations(run.attempts, observed, voyage.evidence, voyage.spec)
+        found, attempts = network_watch.violations(
+            run.attempts, observed, voyage.evidence, voyage.spec, voyage.homes
+        )
         run.usage = replace(run.usage, network_attempts=attempts)
         gathered = violations.gather([*deeds.violations_of(run), *found], self._item, voyage.spec)
         self._violations = self._fleet.session.baseline.sort_out(self._item.nodeid, gathered)

@@ -25,6 +25,7 @@ from pytest_isolate.runner import (
     network_watch,
     pytest_private,
     replay,
+    secret_words,
     spawn,
     violations,
     worker,
@@ -207,6 +208,12 @@ class Voyage:
             self.run.nextitem = None
             self._flight.go_on(Finish())
             self._wait_for(lambda: self._result is not None)
+
+    @property
+    def homes(self) -> list[str]:
+        """Where the test's programs look for what is the user's."""
+        given = (*self._plan.environ, *self.spec.env.changes) if self._plan is not None else ()
+        return secret_words.homes(value for name, value in given if name == "HOME" and value)
 
     @property
     def is_over(self) -> bool:

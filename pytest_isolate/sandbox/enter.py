@@ -103,7 +103,7 @@ class EntryReport:
 
     @property
     def is_watched(self) -> bool:
-        """Whether the kernel tells of attempts to leave the network."""
+        """Whether the kernel tells of attempts."""
         return int(self.pointer.watch) == 1
 
     def drop(self) -> None:
@@ -127,7 +127,8 @@ def entry_request(plan: Plan) -> Any:
         request.confinement = request_of(plan.confinement)
     if plan.filtered:
         request.filter, request.filter_count = filter_buffer()
-    request.watch_fd = 0 if plan.watches_network else -1
+    request.watch_fd = 0 if plan.watched else -1
+    request.watched = plan.watched
     return request
 
 

@@ -182,7 +182,7 @@ class Launcher:
         if berth.sandbox_id is not None:
             self._flights[berth.sandbox_id] = flight
             self._connections.expect(berth.sandbox_id, item)
-            if plan.watches_network:
+            if plan.watched:
                 flight.network = self._network_log(berth.sandbox_id)
         if (fds := berth.fds) is not None:
             assert berth.sandbox_id is not None
@@ -245,7 +245,7 @@ class Launcher:
 
     def _create(self, plan: Plan) -> int:
         flags, program = clone_flags(self._hull(plan).born_with), self._program(plan)
-        inside, watch = self._connections.user_namespace_of(plan), plan.watches_network
+        inside, watch = self._connections.user_namespace_of(plan), bool(plan.watched)
         try:
             return self._get_supervisor().create(flags, program, inside=inside, watch=watch)
         except SupervisorError:
@@ -337,7 +337,7 @@ class Launcher:
     def _built(self, flight: Flight, fds: tuple[int, ...], sandbox_id: int | None) -> None:
         self._taken = {number: taken for number, taken in self._taken.items() if taken is not fds}
         scratch_fd, *rest = fds
-        watch_fd = rest.pop() if flight.plan.watches_network else None
+        watch_fd = rest.pop() if flight.plan.watched else None
         own = self._hull(flight.plan).namespaces
         handed = [n for n in Namespace if n in own and n is not Namespace.CGROUP]
 

@@ -33,6 +33,7 @@ from pytest_isolate.spec import (
     User,
     Watch,
 )
+from pytest_isolate.syscalls._native import lib
 
 if TYPE_CHECKING:
     from pytest_isolate.sandbox.images.store import Image
@@ -89,10 +90,12 @@ class Plan:
         return self.namespaces - late
 
     @property
-    def watches_network(self) -> bool:
-        """Whether the kernel tells of what leaves the sandbox. Not in a container: its runtime enters."""
-        own = Namespace.NET in self.namespaces and self.spec.watch is not Watch.OFF
-        return own and bool(self.steps) and not self.contained
+    def watched(self) -> int:
+        """Of which calls the kernel tells (native/watch.h). Not in a container: its runtime enters."""
+        if self.spec.watch is Watch.OFF or not self.steps or self.contained:
+            return 0
+        leaving = int(lib.WATCH_NETWORK) if Namespace.NET in self.namespaces else 0
+        return leaving | (int(lib.WATCH_FILES) if self.spec.strict else 0)
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -75,6 +75,7 @@ CONSTANTS = [
     "ATTEMPT_CONNECT",
     "ATTEMPT_SEND",
     "ATTEMPT_QUERY",
+    "ATTEMPT_READ",
     "ATTEMPT_MAX_ADDRESS",
     "ATTEMPT_MAX_PAYLOAD",
     "ATTEMPT_MAX_COMMAND",
@@ -95,6 +96,8 @@ CONSTANTS = [
     "ENTER_NO_NEW_PRIVS",
     "ENTER_CONFINEMENT",
     "ENTER_SECCOMP",
+    "WATCH_NETWORK",
+    "WATCH_FILES",
     "ENTER_MAX_TASKS",
     "ENTRY_FAILED",
     "TEMPLATE_MAX_TEXT",
@@ -138,6 +141,7 @@ CDEF = (
         const void *filter;
         int filter_count;
         int watch_fd;
+        unsigned watched;
     };
     struct enter_result { int32_t pid, step, error, watch; };
 
@@ -147,6 +151,7 @@ CDEF = (
     int isolate_enter_node(int user_fd, int mnt_fd, int net_fd);
     int isolate_tell_entered(int channel_fd);
     void isolate_watch_settle(void);
+    extern const char *const isolate_secrets[];
 
     enum { LOOK_DESCRIPTORS = 1024, LOOK_SIGNALS = 64 };
     struct look {
@@ -202,6 +207,7 @@ SOURCE = """
 #include "in_root.h"
 #include "look.h"
 #include "readback.h"
+#include "secrets.h"
 #include "template.h"
 #include "watch.h"
 #include "wire.h"

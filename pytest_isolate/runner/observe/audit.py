@@ -37,6 +37,7 @@ _rootdir = ""
 _test_file = ""
 _is_project: dict[str, bool] = {}  # by file name
 _is_helper: dict[str, bool] = {}  # by file name, too
+_short_names: dict[str, str] = {}
 #: Of Python and of this package, which may be below rootdir.
 _FOREIGN = (
     *(os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib")),
@@ -111,7 +112,9 @@ def place_of(filename: str, lineno: int, name: str) -> str:
 
 
 def _show(filename: str, lineno: int, name: str) -> str:
-    return f"{os.path.relpath(filename, _rootdir)}:{lineno} ({name})"
+    if (short := _short_names.get(filename)) is None:
+        short = _short_names[filename] = os.path.relpath(filename, _rootdir)
+    return f"{short}:{lineno} ({name})"
 
 
 def _belongs(filename: str) -> bool:

@@ -113,6 +113,7 @@ class Descriptors:
         """(what, where) of each."""
         new = _new(self._before, open_descriptors())
         links = {fd: link for fd in new if (link := _link(fd)) is not None}
+        opened = {os.path.realpath(path): place for path, place in self._opened.items()} if links else {}
         has_loop = "anon_inode:[eventpoll]" in links.values()
         harmless = _of_multiprocessing()
         found = []
@@ -129,7 +130,7 @@ class Descriptors:
                 path = link.removesuffix(" (deleted)")
                 if path != link and os.path.basename(path).startswith(ARENA):
                     continue
-                place = self._opened.get(path) or self._opened.get(os.path.dirname(path), "")
+                place = opened.get(path) or opened.get(os.path.dirname(path), "")
                 if place:
                     found.append(
                         (
@@ -145,8 +146,7 @@ class Descriptors:
         if len(self._opened) < MOST_OPENED:
             path = paths.absolute(args[0])
             if path is not None and not path.endswith(CODE) and (place := audit.place_of_own()):
-                # As the kernel names it; most directories are no links.
-                self._opened[path] = self._opened[os.path.realpath(path)] = place
+                self._opened[path] = place
 
     def _connect(self, args: tuple[Any, ...]) -> None:
         self._open((args[0],))

@@ -1,51 +1,21 @@
 """Attempts to read what only the user's own machine has, whether it is there or not.
 
-Seen is what Python opens in the test's own process.
+Seen is what Python opens in the test's own process; in strict mode the kernel tells of all others, too
+(``network_watch.py``).
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pwd
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pytest_isolate.runner import cures
+from pytest_isolate.runner import secret_words
 from pytest_isolate.runner.observe import audit, paths
-from pytest_isolate.violation import Kind, Violation
+from pytest_isolate.violation import Violation
 
-__all__ = ["SECRETS", "Secrets"]
+__all__ = ["Secrets"]
 
-#: Files and directories of a home.
-SECRETS = (
-    ".aws",
-    ".azure",
-    ".boto",
-    ".cargo/credentials",
-    ".cargo/credentials.toml",
-    ".config/chromium",
-    ".config/gcloud",
-    ".config/gh",
-    ".config/google-chrome",
-    ".config/hub",
-    ".docker/config.json",
-    ".gem/credentials",
-    ".git-credentials",
-    ".gnupg",
-    ".kube",
-    ".local/share/keyrings",
-    ".mozilla",
-    ".my.cnf",
-    ".netrc",
-    ".npmrc",
-    ".password-store",
-    ".pgpass",
-    ".pypirc",
-    ".s3cfg",
-    ".ssh",
-    ".vault-token",
-)
 MOST = 20
 
 
@@ -55,9 +25,8 @@ class Secrets:
         self._prefixes: tuple[str, ...] = ()
         self._written: set[str] = set()  # by the test itself: to read that is no secret
         self._seen: dict[str, tuple[str, int]] = {}  # place and count
-        self._look_in(os.path.expanduser("~"))
-        with contextlib.suppress(KeyError):  # the user has no entry
-            self._look_in(pwd.getpwuid(os.getuid()).pw_dir)
+        for home in secret_words.homes_of_user():
+            self._look_in(home)
         audit.listen("open", self._open)
         audit.listen("os.listdir", self._list)
         audit.listen("os.scandir", self._list)
@@ -76,21 +45,14 @@ class Secrets:
     def _look_in(self, home: str) -> None:
         if len(home) > 1:
             self._homes.append(home)
-            self._prefixes += tuple(os.path.join(home, secret) for secret in SECRETS)
+            self._prefixes += secret_words.prefixes(home)
 
     def aside(self) -> Callable[[], None]:
         return lambda: None
 
     def found(self) -> Iterator[Violation]:
         for path, (place, count) in sorted(self._seen.items()):
-            shown = next(f"~{path[len(home) :]}" for home in self._homes if path.startswith(home + os.sep))
-            yield Violation(
-                kind=Kind.SECRETS,
-                what=f"tried to read {shown}",
-                where=place,
-                cure=_cure(path),
-                count=count,
-            )
+            yield secret_words.describe(path, self._homes, place, count, is_there=os.path.exists(path))
 
     def _open(self, args: tuple[Any, ...]) -> None:
         path, _, flags = args
@@ -108,21 +70,11 @@ class Secrets:
     def _secret(self, path: object) -> str | None:
         """An absolute path, if it is one of a secret."""
         absolute = paths.absolute(path)
-        if absolute is None or not absolute.startswith(self._prefixes) or absolute in self._written:
+        if absolute is None or absolute in self._written:
             return None
-        return absolute if _is_within(absolute, self._prefixes) else None
+        return absolute if secret_words.is_within(absolute, self._prefixes) else None
 
     def _note(self, path: str) -> None:
         place, count = self._seen.get(path, ("", 0))
         if count or len(self._seen) < MOST:
             self._seen[path] = (place or audit.place(), count + 1)
-
-
-def _cure(path: str) -> str:
-    """To look for what is not there needs nothing but leave."""
-    binds = cures.binds(path) if os.path.exists(path) else ""
-    return ", ".join(filter(None, (binds, cures.allow(Kind.SECRETS))))
-
-
-def _is_within(path: str, prefixes: tuple[str, ...]) -> bool:
-    return any(path == prefix or path.startswith(prefix + os.sep) for prefix in prefixes)

@@ -175,9 +175,10 @@ int isolate_enter(const struct enter_plan *plan, struct enter_result *result) {
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     if (isolate_filter(plan->filter, plan->filter_count) < 0)
         return fail(result, ENTER_SECCOMP);
-    /* Last: whatever names an address from here on is told of. Where nobody can watch, the test is none the worse. */
+    /* Last: whatever names an address or a file from here on is told of. Where nobody can watch, the test is none
+     * the worse. */
     if (plan->watch_fd >= 0)
-        isolate_watch_network(plan->watch_fd, result->pid, &result->watch);
+        isolate_watch(plan->watch_fd, plan->watched, result->pid, &result->watch);
     return 0;
 }
 

@@ -38,7 +38,8 @@ struct enter_plan {
     const struct confinement *confinement; /* where there are no namespaces, or NULL */
     const void *filter; /* of system calls, see seccomp.h */
     int filter_count;
-    int watch_fd; /* takes the listener of the network's watch (watch.h), or -1 */
+    int watch_fd; /* takes the listener of the watch, or -1 */
+    unsigned watched; /* see watch.h */
 };
 
 /* In memory that parent and child share, because the child that returns is not the one that was forked. */
@@ -46,7 +47,7 @@ struct enter_result {
     volatile int32_t pid; /* of the process that runs the test, as the host sees it; 0: not yet */
     volatile int32_t step;
     volatile int32_t error;
-    volatile int32_t watch; /* what isolate_watch_network says; 0: not asked */
+    volatile int32_t watch; /* what isolate_watch says; 0: not asked */
 };
 
 int isolate_enter(const struct enter_plan *plan, struct enter_result *result);

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "look.h"
+#include "watch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -69,7 +70,7 @@ void isolate_look_at_ipc(struct look *look) {
         look->system_v += segments.used_ids;
     if (msgctl(0, MSG_INFO, (struct msqid_ds *)&messages) >= 0)
         look->system_v += messages.msgpool;
-    look->queues = count_entries("/dev/mqueue");
+    look->queues = count_entries(isolate_own_paths[OWN_QUEUES]);
 }
 
 void isolate_look_at_signals(struct look *look) {

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
+#include <linux/openat2.h>
 #include <linux/rtnetlink.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -19,6 +20,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "secrets.h"
 #include "sockets.h"
 #include "watch.h"
 #include "wire.h"
@@ -27,7 +29,9 @@
 #define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, uint64_t)
 #endif
 
-enum { SYNC_WAKE_UP = 1, DNS_PORT = 53, DNS_HEADER_BYTES = 12, MAX_MESSAGES = 16 };
+enum { SYNC_WAKE_UP = 1, DNS_PORT = 53, DNS_HEADER_BYTES = 12, MAX_MESSAGES = 16, PAGE_BYTES = 4096 };
+/* The rest of the room is for what leaves the network. */
+enum { MAX_FILES = ATTEMPT_MAX_COUNTS / 2 };
 
 struct tally {
     uint32_t count; /* of entries */
@@ -192,6 +196,8 @@ static uint64_t hash_of(const struct found *found) {
     uint64_t all = hash(0xcbf29ce484222325ULL, &found->attempt, offsetof(struct attempt, address_bytes));
     if (found->attempt.act == ATTEMPT_QUERY)
         return hash(all, found->payload + 2, found->payload_bytes - 2);
+    if (found->attempt.act == ATTEMPT_READ)
+        return hash(all, found->payload, found->payload_bytes);
     if (found->address.any.sa_family == AF_INET6) /* without flow and scope */
         return hash(hash(all, &found->address.v6.sin6_port, 2), &found->address.v6.sin6_addr, 16);
     return hash(all, &found->address, found->address.any.sa_family == AF_INET ? 8 : found->address_bytes);
@@ -235,6 +241,8 @@ static void count(struct call *call, const struct found *found) {
         tally->entries[i].query_id = query_id;
         return;
     }
+    if (found->attempt.act == ATTEMPT_READ && tally->count >= MAX_FILES)
+        return; /* nor are they among those that are counted without a name, which are the network's */
     if (tally->count == ATTEMPT_MAX_COUNTS || tell(call, found, tally->count) < 0) {
         tally->more++;
         return;
@@ -390,6 +398,57 @@ static void look_at_nothing(struct call *call) {
         name_attempt(call, &found, act, fd, flags);
 }
 
+/* A text, cut off. Page by page: the next one may be nobody's. */
+static void read_text(struct call *call, uint64_t at, char *text, size_t size) {
+    size_t first = PAGE_BYTES - at % PAGE_BYTES, got;
+    size--;
+    if (first > size)
+        first = size;
+    got = read_memory(call, at, text, first);
+    text[got] = 0;
+    if (got == first && first < size && strlen(text) == first)
+        text[got += read_memory(call, at + first, text + first, size - first)] = 0;
+}
+
+static void look_at_open(struct call *call, int directory_fd, uint64_t path, uint64_t flags) {
+    pid_t tid = (pid_t)call->notif->pid;
+    struct found found = {0};
+    char text[ATTEMPT_MAX_PAYLOAD];
+    if ((flags & O_ACCMODE) == O_WRONLY)
+        return;
+    read_text(call, path, text, sizeof text);
+    if (!*text)
+        return;
+    found.payload_bytes = find_missing_secret(tid, directory_fd, text, found.payload, sizeof found.payload);
+    if (!found.payload_bytes || ioctl(call->watch->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->notif->id) != 0)
+        return;
+    found.attempt.act = ATTEMPT_READ;
+    find_process(tid, &found.attempt.pid, &found.attempt.inner_pid);
+    count(call, &found);
+}
+
+/* Gives whether it was one of those that open a file. Of a process that nobody may look at, nobody knows which. */
+static int look_at_file(struct call *call) {
+    const struct seccomp_data *data = &call->notif->data;
+    struct open_how how;
+    switch (data->nr) {
+#ifdef SYS_open /* of x86_64 only */
+    case SYS_open:
+        look_at_open(call, AT_FDCWD, data->args[0], data->args[1]);
+        return 1;
+#endif
+    case SYS_openat:
+        look_at_open(call, (int)data->args[0], data->args[1], data->args[2]);
+        return 1;
+    case SYS_openat2:
+        if (read_memory(call, data->args[2], &how, sizeof how) == sizeof how)
+            look_at_open(call, (int)data->args[0], data->args[1], how.flags);
+        return 1;
+    default:
+        return 0;
+    }
+}
+
 static int look(struct call *call) {
     const struct seccomp_data *data = &call->notif->data;
     struct found found = {0};
@@ -455,6 +514,7 @@ void watch_serve(struct watch *watch, uint64_t id, int up, int events) {
         struct seccomp_notif_resp answer;
         char room[512];
     } in = {.room = {0}}, out = {.room = {0}};
+    int is_file = 0;
     if (watch->listener < 0) {
         begin(watch);
         return;
@@ -470,9 +530,9 @@ void watch_serve(struct watch *watch, uint64_t id, int up, int events) {
     }
     struct call call = {watch, &in.notif, id, up, 0};
     out.answer.id = in.notif.id;
-    if (watch->is_blind || !look(&call))
+    if (watch->is_blind || (is_file = look_at_file(&call)) || !look(&call))
         out.answer.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
-    if (call.is_refused)
+    if (call.is_refused && !is_file)
         look_at_nothing(&call);
     ioctl(watch->listener, SECCOMP_IOCTL_NOTIF_SEND, &out);
 }

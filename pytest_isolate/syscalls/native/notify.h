@@ -1,6 +1,6 @@
-/* The supervisor's part of watching the network of sandboxes: it is told of calls before they are made, tells
- * pytest of those that would leave the sandbox, and lets them go on. It enforces nothing: a thread could change
- * the address afterwards (seccomp_unotify(2)). The network namespace does. */
+/* The supervisor's part of watching sandboxes: it is told of calls before they are made, tells pytest of those that
+ * would leave the sandbox or read a secret, and lets them go on. It enforces nothing: a thread could change the
+ * address or the path afterwards (seccomp_unotify(2)). The namespaces do. */
 #ifndef PYTEST_ISOLATE_NOTIFY_H
 #define PYTEST_ISOLATE_NOTIFY_H
 

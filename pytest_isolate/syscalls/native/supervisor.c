@@ -143,6 +143,47 @@ static void run_program(int up, const struct op *ops, uint32_t count, char *data
     reap_for_ever();
 }
 
+/* ---- waiting ------------------------------------------------------------------------------------ */
+
+/* What to poll: first the caller's, then one for each sandbox that is watched. NULL without memory. */
+static struct pollfd *all_to_poll(const struct pollfd *first, size_t *count) {
+    static struct pollfd *polled;
+    static size_t room;
+    size_t wanted = WATCHED;
+    for (struct sandbox *s = sandboxes; s; s = s->next)
+        wanted++;
+    if (wanted > room) {
+        struct pollfd *grown = realloc(polled, 2 * wanted * sizeof *polled);
+        if (!grown)
+            return NULL;
+        polled = grown;
+        room = 2 * wanted;
+    }
+    memcpy(polled, first, WATCHED * sizeof *first);
+    *count = WATCHED;
+    for (struct sandbox *s = sandboxes; s; s = s->next)
+        polled[(*count)++] = (struct pollfd){watch_fd(&s->watch), POLLIN, 0};
+    return polled;
+}
+
+/* Until one of the first WATCHED is ready, and they are what it gives; NULL: no memory. Calls that are watched go
+ * on meanwhile: a test must not wait for the sandbox of another. */
+static const struct pollfd *wait_for(const struct pollfd *first) {
+    for (;;) {
+        size_t count;
+        struct pollfd *polled = all_to_poll(first, &count);
+        if (!polled || (poll(polled, count, -1) < 0 && errno != EINTR))
+            return NULL;
+        const struct pollfd *of_sandbox = polled + WATCHED;
+        for (struct sandbox *s = sandboxes; s; s = s->next, of_sandbox++)
+            if (of_sandbox->fd >= 0 && of_sandbox->revents)
+                watch_serve(&s->watch, s->id, WIRE_SOCKET_FD, of_sandbox->revents);
+        for (size_t i = 0; i < WATCHED; i++)
+            if (polled[i].revents)
+                return polled;
+    }
+}
+
 /* ---- making and ending sandboxes ---------------------------------------------------------------- */
 
 static int write_text(const char *path, const char *text) {
@@ -212,12 +253,11 @@ static int map_ids_by_helpers(pid_t pid, const struct op *op, char *data) {
 static struct reply follow_init(int init, pid_t pid, const struct request *request, const struct op *ops,
                                 char *data, int *fds, size_t *fd_count) {
     struct reply reply = {REPLY_FAILED, request->op_count, request->id, pid, ECHILD};
-    struct pollfd watched[] = {{init, POLLIN, 0}, {pytest_pidfd, POLLIN, 0}};
+    const struct pollfd first[WATCHED] = {{init, POLLIN, 0}, {pytest_pidfd, POLLIN, 0}, {-1, 0, 0}};
     for (;;) {
         struct status status;
-        if (poll(watched, 2, -1) < 0 && errno == EINTR)
-            continue;
-        if (watched[1].revents) /* pytest is gone: so is the reason to build this */
+        const struct pollfd *ready = wait_for(first);
+        if (!ready || ready[1].revents) /* pytest is gone: so is the reason to build this */
             return reply;
         if (receive_with_fds(init, &status, sizeof status, fds, fd_count) != sizeof status)
             return reply;
@@ -469,34 +509,6 @@ static int serve(int up) {
     }
 }
 
-/* What to poll: those of main(), then one for each sandbox that is watched. NULL without memory. */
-static struct pollfd *all_to_poll(const struct pollfd *first, size_t *count) {
-    static struct pollfd *polled;
-    static size_t room;
-    size_t wanted = WATCHED;
-    for (struct sandbox *s = sandboxes; s; s = s->next)
-        wanted++;
-    if (wanted > room) {
-        struct pollfd *grown = realloc(polled, 2 * wanted * sizeof *polled);
-        if (!grown)
-            return NULL;
-        polled = grown;
-        room = 2 * wanted;
-    }
-    memcpy(polled, first, WATCHED * sizeof *first);
-    *count = WATCHED;
-    for (struct sandbox *s = sandboxes; s; s = s->next)
-        polled[(*count)++] = (struct pollfd){watch_fd(&s->watch), POLLIN, 0};
-    return polled;
-}
-
-/* `polled` has them in their order, and none has come or gone since. */
-static void serve_watches(const struct pollfd *polled) {
-    for (struct sandbox *s = sandboxes; s; s = s->next, polled++)
-        if (polled->fd >= 0 && polled->revents)
-            watch_serve(&s->watch, s->id, WIRE_SOCKET_FD, polled->revents);
-}
-
 int main(int argc, char **argv) {
     pid_t pytest = argc > 1 ? atoi(argv[1]) : 0;
     sigset_t all, child;
@@ -521,19 +533,15 @@ int main(int argc, char **argv) {
         {WIRE_SOCKET_FD, POLLIN, 0}, {died, POLLIN, 0}, {pytest_pidfd, POLLIN, 0}};
     for (;;) {
         struct signalfd_siginfo drained;
-        size_t count;
-        struct pollfd *watched = all_to_poll(first, &count);
-        if (!watched || (poll(watched, count, -1) < 0 && errno != EINTR))
+        const struct pollfd *ready = wait_for(first);
+        if (!ready || ready[2].revents)
             break;
-        if (watched[2].revents)
-            break;
-        serve_watches(watched + WATCHED);
-        if (watched[1].revents) {
+        if (ready[1].revents) {
             while (read(died, &drained, sizeof drained) > 0) {
             }
             reap(WIRE_SOCKET_FD);
         }
-        if (watched[0].revents && !serve(WIRE_SOCKET_FD))
+        if (ready[0].revents && !serve(WIRE_SOCKET_FD))
             break;
     }
     clean_up();

@@ -25,11 +25,18 @@
 #define OWN_ARCH AUDIT_ARCH_AARCH64
 #endif
 
+#ifdef SYS_open
+#define OLD_OPEN SYS_open
+#else /* of no other than x86_64 */
+#define OLD_OPEN SYS_openat
+#endif
+
 enum { MIN_QUERY_BYTES = 17, MAX_QUERY_BYTES = 512, ANSWER_MS = 10000 };
 
 /* The one message that the filter lets pass, known by its address: it hands the listener to the supervisor, and
  * nobody could answer for it before that. */
 static struct msghdr handing_over;
+const char isolate_own_paths[OWN_PATHS][24] = {"/proc/self/mountinfo", "/dev/mqueue"};
 /* What the supervisor is to read here. */
 static uint64_t proof;
 /* Where the answer comes, and goes. Nobody waits for it at once: the supervisor may be building a sandbox. */
@@ -42,33 +49,44 @@ static volatile int32_t *pending_watch;
 #define IF(test, value, yes, no) BPF_JUMP(BPF_JMP | (test) | BPF_K, (value), (yes), (no))
 #define END(action) BPF_STMT(BPF_RET | BPF_K, (action))
 
-static int install(void) {
-    uint64_t own = (uint64_t)(uintptr_t)&handing_over;
+static int install(unsigned watched) {
+    uint64_t own = (uint64_t)(uintptr_t)&handing_over, paths = (uint64_t)(uintptr_t)isolate_own_paths;
+    uint32_t network = watched & WATCH_NETWORK ? SECCOMP_RET_USER_NOTIF : SECCOMP_RET_ALLOW;
+    uint32_t files = watched & WATCH_FILES ? SECCOMP_RET_USER_NOTIF : SECCOMP_RET_ALLOW;
     struct sock_filter code[] = {
         /*  0 */ LOAD(arch),
-        /*  1 */ IF(BPF_JEQ, OWN_ARCH, 0, 5),
+        /*  1 */ IF(BPF_JEQ, OWN_ARCH, 0, 8),
         /*  2 */ LOAD(nr),
-        /*  3 */ IF(BPF_JEQ, SYS_connect, 4, 0),
-        /*  4 */ IF(BPF_JEQ, SYS_sendmmsg, 3, 0),
-        /*  5 */ IF(BPF_JEQ, SYS_sendmsg, 3, 0),
-        /*  6 */ IF(BPF_JEQ, SYS_sendto, 6, 0),
-        /*  7 */ END(SECCOMP_RET_ALLOW),
-        /*  8 */ END(SECCOMP_RET_USER_NOTIF),
-        /*  9 */ LOAD_LOW(1), /* sendmsg */
-        /* 10 */ IF(BPF_JEQ, (uint32_t)own, 0, 11),
-        /* 11 */ LOAD_HIGH(1),
-        /* 12 */ IF(BPF_JEQ, (uint32_t)(own >> 32), 10, 9),
-        /* 13 */ LOAD_LOW(4), /* sendto: with an address, or what looks like a resolver's query (glibc's send_dg) */
-        /* 14 */ IF(BPF_JEQ, 0, 0, 7),
-        /* 15 */ LOAD_HIGH(4),
-        /* 16 */ IF(BPF_JEQ, 0, 0, 5),
-        /* 17 */ LOAD_LOW(3),
-        /* 18 */ IF(BPF_JEQ, MSG_NOSIGNAL, 0, 4),
-        /* 19 */ LOAD_LOW(2),
-        /* 20 */ IF(BPF_JGE, MIN_QUERY_BYTES, 0, 2),
-        /* 21 */ IF(BPF_JGT, MAX_QUERY_BYTES, 1, 0),
-        /* 22 */ END(SECCOMP_RET_USER_NOTIF),
-        /* 23 */ END(SECCOMP_RET_ALLOW),
+        /*  3 */ IF(BPF_JEQ, SYS_openat, 7, 0),
+        /*  4 */ IF(BPF_JEQ, SYS_openat2, 11, 0),
+        /*  5 */ IF(BPF_JEQ, OLD_OPEN, 10, 0),
+        /*  6 */ IF(BPF_JEQ, SYS_connect, 10, 0),
+        /*  7 */ IF(BPF_JEQ, SYS_sendmmsg, 9, 0),
+        /*  8 */ IF(BPF_JEQ, SYS_sendmsg, 9, 0),
+        /*  9 */ IF(BPF_JEQ, SYS_sendto, 12, 0),
+        /* 10 */ END(SECCOMP_RET_ALLOW),
+        /* 11 */ LOAD_HIGH(1), /* openat */
+        /* 12 */ IF(BPF_JEQ, (uint32_t)(paths >> 32), 0, 3),
+        /* 13 */ LOAD_LOW(1),
+        /* 14 */ IF(BPF_JGE, (uint32_t)paths, 0, 1),
+        /* 15 */ IF(BPF_JGE, (uint32_t)paths + sizeof isolate_own_paths, 0, 16),
+        /* 16 */ END(files),
+        /* 17 */ END(network),
+        /* 18 */ LOAD_LOW(1), /* sendmsg */
+        /* 19 */ IF(BPF_JEQ, (uint32_t)own, 0, 11),
+        /* 20 */ LOAD_HIGH(1),
+        /* 21 */ IF(BPF_JEQ, (uint32_t)(own >> 32), 10, 9),
+        /* 22 */ LOAD_LOW(4), /* sendto: with an address, or what looks like a resolver's query (glibc's send_dg) */
+        /* 23 */ IF(BPF_JEQ, 0, 0, 7),
+        /* 24 */ LOAD_HIGH(4),
+        /* 25 */ IF(BPF_JEQ, 0, 0, 5),
+        /* 26 */ LOAD_LOW(3),
+        /* 27 */ IF(BPF_JEQ, MSG_NOSIGNAL, 0, 4),
+        /* 28 */ LOAD_LOW(2),
+        /* 29 */ IF(BPF_JGE, MIN_QUERY_BYTES, 0, 2),
+        /* 30 */ IF(BPF_JGT, MAX_QUERY_BYTES, 1, 0),
+        /* 31 */ END(network),
+        /* 32 */ END(SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {sizeof code / sizeof *code, code};
     /* Before Linux 5.16 a filter would slow down all the process's code (spec_store_bypass). */
@@ -80,7 +98,7 @@ static int install(void) {
     return (int)listener;
 }
 
-void isolate_watch_network(int socket_fd, int pid, volatile int32_t *watch) {
+void isolate_watch(int socket_fd, unsigned watched, int pid, volatile int32_t *watch) {
     struct watch_hello hello = {.at = (uint64_t)(uintptr_t)&proof, .pid = pid};
     struct stat status;
     union {
@@ -92,7 +110,7 @@ void isolate_watch_network(int socket_fd, int pid, volatile int32_t *watch) {
     hello.value = proof = (uint64_t)pid; /* which no other process has there */
     /* EBUSY where a listener of somebody else's watches already: there is one for a tree of processes. */
     if (stat("/proc/self/ns/net", &status) < 0 ||
-        (fds[1] = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)) < 0 || (fds[0] = install()) < 0)
+        (fds[1] = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)) < 0 || (fds[0] = install(watched)) < 0)
         hello.error = errno;
     else
         hello.net_inode = status.st_ino;

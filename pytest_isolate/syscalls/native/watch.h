@@ -1,4 +1,4 @@
-/* The network of a sandbox, watched: a seccomp filter has the supervisor told of each call that names an address. */
+/* Calls that are watched: a seccomp filter has the supervisor told of each that names an address, or a file. */
 #ifndef PYTEST_ISOLATE_WATCH_H
 #define PYTEST_ISOLATE_WATCH_H
 
@@ -16,9 +16,15 @@ struct watch_hello {
     uint32_t reserved;
 };
 
+enum { WATCH_NETWORK = 1, WATCH_FILES = 2 };
+
+/* What our own code opens in each test's process: known by its address, it is not told of. */
+enum { OWN_MOUNTINFO = 0, OWN_QUEUES = 1, OWN_PATHS = 2 };
+extern const char isolate_own_paths[OWN_PATHS][24];
+
 /* In the process that enters, last of all: has no_new_privs and one thread. `watch` is 1 from then on, or minus
  * errno: nobody watches. */
-void isolate_watch_network(int socket_fd, int pid, volatile int32_t *watch);
+void isolate_watch(int socket_fd, unsigned watched, int pid, volatile int32_t *watch);
 /* Once more, before the process says that it has entered: what the supervisor has answered meanwhile. */
 void isolate_watch_settle(void);
 

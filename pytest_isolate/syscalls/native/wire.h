@@ -34,7 +34,7 @@ struct reply {
 };
 
 /* Follows a reply ATTEMPT, and after it the bytes that it counts. */
-enum { ATTEMPT_CONNECT = 1, ATTEMPT_SEND = 2, ATTEMPT_QUERY = 3 };
+enum { ATTEMPT_CONNECT = 1, ATTEMPT_SEND = 2, ATTEMPT_QUERY = 3, ATTEMPT_READ = 4 };
 enum { ATTEMPT_MAX_ADDRESS = 128, ATTEMPT_MAX_PAYLOAD = 512, ATTEMPT_MAX_COMMAND = 256, ATTEMPT_MAX_COUNTS = 64 };
 
 struct attempt {
@@ -42,7 +42,7 @@ struct attempt {
     uint16_t act;
     uint16_t type, protocol; /* of the socket; 0: unknown */
     uint16_t address_bytes;  /* struct sockaddr */
-    uint16_t payload_bytes;  /* QUERY: the message */
+    uint16_t payload_bytes;  /* QUERY: the message; READ: the path */
     uint16_t command_bytes;  /* as /proc/PID/cmdline has it */
 };
 
