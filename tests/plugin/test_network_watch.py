@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -162,6 +163,107 @@ def test_c_and_subprocesses(run: Runner, c_program: Path) -> None:
     )
     (of_fork,) = inner.record("test_fork")["violations"]
     assert of_fork["where"] == "test_it.py:15 (test_fork)"
+
+
+#: The calls of a 32-bit program: they take addresses below 4 GiB, and need no libraries for that.
+OF_32_BITS = r"""
+    #define _GNU_SOURCE
+    #include <arpa/inet.h>
+    #include <fcntl.h>
+    #include <stdint.h>
+    #include <stdlib.h>
+    #include <string.h>
+    #include <sys/mman.h>
+    #include <sys/socket.h>
+    static char *low;
+    static uint32_t put(const void *data, size_t size) {
+        char *at = low;
+        memcpy(at, data, size);
+        low += (size + 7) / 8 * 8;
+        return (uint32_t)(uintptr_t)at;
+    }
+    static uint32_t text(const char *home, const char *name) {
+        char path[4096];
+        strcat(strcpy(path, home), name);
+        return put(path, strlen(path) + 1);
+    }
+    static uint32_t to(int port) {
+        struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+        inet_pton(AF_INET, "192.0.2.1", &a.sin_addr);
+        return put(&a, sizeof a);
+    }
+    static uint32_t message(int port) {
+        uint32_t part[2] = {put("x", 1), 1}, header[8] = {to(port), 16, put(part, sizeof part), 1};
+        return put(header, sizeof header);
+    }
+    static long call(long number, uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint32_t e, uint64_t f) {
+        long result;
+        register uint64_t last __asm__("r12") = f;
+        __asm__ volatile("xchg %%rbp, %%r12; int $0x80; xchg %%rbp, %%r12"
+                         : "=a"(result), "+r"(last)
+                         : "a"(number), "b"(a), "c"(b), "d"(c), "S"(d), "D"(e)
+                         : "memory", "cc", "r8", "r9", "r10", "r11");
+        return result;
+    }
+    static void socketcall(int number, uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint32_t e, uint32_t f) {
+        uint32_t args[6] = {a, b, c, d, e, f};
+        call(102, number, put(args, sizeof args), 0, 0, 0, 0);
+    }
+    int main(void) {
+        const char *home = getenv("HOME");
+        uint64_t how[3] = {O_RDONLY};
+        int udp = socket(AF_INET, SOCK_DGRAM, 0);
+        low = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+        call(362, socket(AF_INET, SOCK_STREAM, 0), to(80), 16, 0, 0, 0);
+        socketcall(3, socket(AF_INET, SOCK_STREAM, 0), to(81), 16, 0, 0, 0);
+        call(369, udp, put("x", 1), 1, 0, to(82), 16);
+        socketcall(11, udp, put("x", 1), 1, 0, to(83), 16);
+        call(370, udp, message(84), 0, 0, 0, 0);
+        socketcall(16, udp, message(85), 0, 0, 0, 0);
+        uint32_t both[2][8];
+        for (int i = 0; i < 2; i++)
+            memcpy(both[i], (void *)(uintptr_t)message(86 + i), sizeof both[i]);
+        call(345, udp, put(both, sizeof both), 2, 0, 0, 0);
+        socketcall(9, udp, put("x", 1), 1, 0, 0, 0);
+        call(362, udp, 0, 16, 0, 0, 0);
+        socketcall(16, udp, 1, 0, 0, 0, 0);
+        call(102, 3, 0, 0, 0, 0, 0);
+        call(5, text(home, "/.netrc"), O_RDONLY, 0, 0, 0, 0);
+        call(295, -100, text(home, "/.pypirc"), O_RDONLY, 0, 0, 0);
+        call(437, -100, text(home, "/.pgpass"), put(how, sizeof how), sizeof how, 0, 0);
+        return 0;
+    }
+"""
+RUNS_32_BITS = """
+    int main(void) {
+        long result;
+        __asm__ volatile("int $0x80" : "=a"(result) : "a"(20));
+        return result <= 0;
+    }
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="32-bit ARM programs do not run in a sandbox")
+def test_32_bit_programs(run: Runner, pytester: pytest.Pytester, tmp_path: Path) -> None:
+    if subprocess.run([build(tmp_path, RUNS_32_BITS)], check=False).returncode != 0:
+        pytest.skip("this kernel runs no 32-bit programs (CONFIG_IA32_EMULATION)")
+    program = build(pytester.path, OF_32_BITS)
+    inner = run(
+        f"""
+        import subprocess
+
+        def test_it():
+            subprocess.run([{str(program)!r}], check=True)
+        """,
+        "--isolate-strict",
+    )
+    record = inner.record("test_it")
+    assert sorted(violation["what"] for violation in record["violations"]) == [
+        *(f"connected to {OUTSIDE}:{port} (tcp)" for port in (80, 81)),
+        *(f"sent to {OUTSIDE}:{port} (udp)" for port in (82, 83, 84, 85, 86, 87)),
+        *(f"tried to read ~/{name}" for name in (".netrc", ".pgpass", ".pypirc")),
+    ]
+    assert record["network_attempts"] == 8
 
 
 NAMES = """

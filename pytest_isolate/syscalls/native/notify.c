@@ -1,12 +1,9 @@
 #define _GNU_SOURCE
 #include "notify.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/netlink.h>
 #include <linux/openat2.h>
-#include <linux/rtnetlink.h>
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <stdio.h>
@@ -16,10 +13,11 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "addresses.h"
+#include "caller.h"
 #include "secrets.h"
 #include "sockets.h"
 #include "watch.h"
@@ -29,7 +27,7 @@
 #define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, uint64_t)
 #endif
 
-enum { SYNC_WAKE_UP = 1, DNS_PORT = 53, DNS_HEADER_BYTES = 12, MAX_MESSAGES = 16, PAGE_BYTES = 4096 };
+enum { SYNC_WAKE_UP = 1, DNS_PORT = 53, DNS_HEADER_BYTES = 12, MAX_MESSAGES = 16 };
 /* The rest of the room is for what leaves the network. */
 enum { MAX_FILES = ATTEMPT_MAX_COUNTS / 2 };
 
@@ -41,14 +39,6 @@ struct tally {
         uint32_t times;
         uint16_t query_id; /* the last one: a resolver repeats its query to each server */
     } entries[ATTEMPT_MAX_COUNTS];
-};
-
-union address {
-    struct sockaddr any;
-    struct sockaddr_in v4;
-    struct sockaddr_in6 v6;
-    struct sockaddr_un local;
-    char bytes[ATTEMPT_MAX_ADDRESS];
 };
 
 /* One attempt, as pytest is to hear of it. */
@@ -64,10 +54,10 @@ struct found {
 /* A call that was notified, while its thread waits. */
 struct call {
     struct watch *watch;
-    const struct seccomp_notif *notif;
-    uint64_t id;
+    uint64_t notif_id;
+    uint64_t id; /* of the sandbox */
     int up;
-    int is_refused; /* to read what it names */
+    struct caller caller;
 };
 
 int watch_fd(const struct watch *watch) { return watch->listener >= 0 ? watch->listener : watch->socket; }
@@ -88,83 +78,13 @@ void watch_end(struct watch *watch) {
 
 /* ---- what the kernel says about a process -------------------------------------------------------- */
 
-/* EFAULT is the caller's own mistake, and ESRCH its end. Whatever else is said is said to us: of a process whose
- * memory is nobody's business (PR_SET_DUMPABLE(2const), unshare(CLONE_NEWUSER)). */
-static size_t read_memory(struct call *call, uint64_t at, void *data, size_t size) {
-    struct iovec here = {data, size}, there = {(void *)(uintptr_t)at, size};
-    ssize_t got = at ? process_vm_readv((pid_t)call->notif->pid, &here, 1, &there, 1, 0) : 0;
-    if (got < 0 && errno != EFAULT && errno != ESRCH)
-        call->is_refused = 1;
-    return got > 0 ? (size_t)got : 0;
-}
-
 static int is_own_network(const struct call *call) {
     char path[64];
     struct stat status;
-    snprintf(path, sizeof path, "/proc/%u/ns/net", call->notif->pid);
+    snprintf(path, sizeof path, "/proc/%d/ns/net", call->caller.tid);
     if (stat(path, &status) < 0)
         return errno == EACCES; /* of a process that nobody may look at: it entered there */
     return status.st_ino == call->watch->net_inode;
-}
-
-/* ---- addresses ----------------------------------------------------------------------------------- */
-
-static int is_loopback_v4(uint32_t address) { return address >> 24 == 127 || address == INADDR_ANY; }
-
-static int is_loopback(const union address *a) {
-    if (a->any.sa_family == AF_INET)
-        return is_loopback_v4(ntohl(a->v4.sin_addr.s_addr));
-    const struct in6_addr *six = &a->v6.sin6_addr;
-    if (IN6_IS_ADDR_V4MAPPED(six)) {
-        uint32_t four;
-        memcpy(&four, six->s6_addr + 12, sizeof four);
-        return is_loopback_v4(ntohl(four));
-    }
-    return IN6_IS_ADDR_LOOPBACK(six) || IN6_IS_ADDR_UNSPECIFIED(six);
-}
-
-static int port_of(const union address *a) {
-    return ntohs(a->any.sa_family == AF_INET ? a->v4.sin_port : a->v6.sin6_port);
-}
-
-/* An address of the internet's protocols, all of it. */
-static int is_internet(const union address *a, size_t size) {
-    return (a->any.sa_family == AF_INET && size >= sizeof a->v4) ||
-           (a->any.sa_family == AF_INET6 && size >= offsetof(struct sockaddr_in6, sin6_scope_id));
-}
-
-/* Whether the sandbox's own network has a way to it, as the kernel itself would go (rtnetlink(7)). */
-static int has_route(const struct watch *watch, const union address *a) {
-    struct {
-        struct nlmsghdr header;
-        struct rtmsg route;
-        struct rtattr attribute;
-        unsigned char destination[16];
-    } ask = {0};
-    union {
-        struct nlmsghdr header;
-        char bytes[1024];
-    } answer;
-    int is_mapped = a->any.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&a->v6.sin6_addr);
-    int is_four = a->any.sa_family == AF_INET || is_mapped;
-    size_t size = is_four ? 4 : 16;
-    const void *destination = a->any.sa_family == AF_INET ? (const void *)&a->v4.sin_addr
-                              : is_mapped                  ? (const void *)(a->v6.sin6_addr.s6_addr + 12)
-                                                           : (const void *)&a->v6.sin6_addr;
-    ask.header.nlmsg_len = (uint32_t)(offsetof(__typeof__(ask), destination) + size);
-    ask.header.nlmsg_type = RTM_GETROUTE;
-    ask.header.nlmsg_flags = NLM_F_REQUEST;
-    ask.route.rtm_family = is_four ? AF_INET : AF_INET6;
-    ask.route.rtm_dst_len = (unsigned char)(8 * size);
-    ask.attribute = (struct rtattr){(unsigned short)RTA_LENGTH(size), RTA_DST};
-    memcpy(ask.destination, destination, size);
-    if (send(watch->route, &ask, ask.header.nlmsg_len, 0) < 0)
-        return 0;
-    ssize_t got = recv(watch->route, &answer, sizeof answer, MSG_DONTWAIT);
-    if (got < (ssize_t)NLMSG_LENGTH(sizeof(struct rtmsg)) || answer.header.nlmsg_type != RTM_NEWROUTE)
-        return 0;
-    const struct rtmsg *route = NLMSG_DATA(&answer.header);
-    return route->rtm_type < RTN_BLACKHOLE;
 }
 
 /* Sockets that lead to the user's own agents and to daemons that would do anything for their callers. */
@@ -178,7 +98,7 @@ static int is_agent(const struct call *call, const union address *a, size_t size
     memcpy(path, a->local.sun_path, size < sizeof a->local.sun_path ? size : sizeof a->local.sun_path);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (strstr(path, parts[i]))
-            return !has_local_socket((pid_t)call->notif->pid, path);
+            return !has_local_socket(call->caller.tid, path);
     return 0;
 }
 
@@ -213,7 +133,7 @@ static int tell(const struct call *call, const struct found *found, uint32_t ind
     out.attempt.address_bytes = (uint16_t)found->address_bytes;
     out.attempt.payload_bytes = (uint16_t)found->payload_bytes;
     out.attempt.command_bytes =
-        (uint16_t)read_file((pid_t)call->notif->pid, "cmdline",
+        (uint16_t)read_file(call->caller.tid, "cmdline",
                             out.bytes + ATTEMPT_MAX_ADDRESS + ATTEMPT_MAX_PAYLOAD, ATTEMPT_MAX_COMMAND);
     memcpy(end, &found->address, found->address_bytes);
     memcpy(end += found->address_bytes, found->payload, found->payload_bytes);
@@ -282,12 +202,12 @@ static int is_query(const char *payload, size_t size) {
 static int leaves(const struct call *call, const union address *a, size_t size) {
     if (a->any.sa_family == AF_UNIX)
         return is_agent(call, a, size);
-    return is_internet(a, size) && !is_loopback(a) && is_own_network(call) && !has_route(call->watch, a);
+    return is_internet(a, size) && !is_loopback(a) && is_own_network(call) && !has_route(call->watch->route, a);
 }
 
 /* Gives whether it is a datagram socket. */
 static int name_attempt(struct call *call, struct found *found, int act, int fd_number, uint64_t flags) {
-    pid_t tid = (pid_t)call->notif->pid;
+    pid_t tid = call->caller.tid;
     struct descriptor seen = look_at_descriptor(tid, fd_number);
     if (seen.kind == DESCRIPTOR_CLOSED || seen.kind == DESCRIPTOR_OTHER)
         return 0; /* the call fails with EBADF or ENOTSOCK */
@@ -298,9 +218,9 @@ static int name_attempt(struct call *call, struct found *found, int act, int fd_
     /* A connected stream pays no regard to the address, unless it is to be connected by this. */
     int is_idle = act == ATTEMPT_SEND && seen.type == SOCK_STREAM && !(flags & MSG_FASTOPEN);
     /* Where the address cannot be read, that of a socket which does not lead out of a network is no attempt. */
-    int stays = !found->address_bytes && call->is_refused && (seen.domain == AF_UNIX || seen.domain == AF_NETLINK);
+    int stays = !found->address_bytes && call->caller.is_refused && (seen.domain == AF_UNIX || seen.domain == AF_NETLINK);
     /* The thread waits still: what was read was its own, and not of one that got its number. */
-    if (!is_idle && !stays && ioctl(call->watch->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->notif->id) == 0)
+    if (!is_idle && !stays && ioctl(call->watch->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->notif_id) == 0)
         count(call, found);
     return seen.type == SOCK_DGRAM;
 }
@@ -309,19 +229,19 @@ static int name_attempt(struct call *call, struct found *found, int act, int fd_
  * connected, asks, and fails then, with an unconnected socket, as quickly. Known by what glibc's does, so that
  * nobody else is lied to: connect(2) is told apart by whether it fails. */
 static int look_at_connect(struct call *call, struct found *found) {
-    const struct seccomp_data *data = &call->notif->data;
-    size_t size = data->args[2] < sizeof found->address ? (size_t)data->args[2] : sizeof found->address;
-    found->address_bytes = read_memory(call, data->args[1], &found->address, size);
+    const struct caller *caller = &call->caller;
+    size_t size = caller->args[2] < sizeof found->address ? (size_t)caller->args[2] : sizeof found->address;
+    found->address_bytes = read_memory(&call->caller, caller->args[1], &found->address, size);
     if (found->address_bytes < sizeof(sa_family_t) || !leaves(call, &found->address, found->address_bytes))
         return 0;
-    int fd = (int)data->args[0], is_datagram = name_attempt(call, found, ATTEMPT_CONNECT, fd, 0);
+    int fd = (int)caller->args[0], is_datagram = name_attempt(call, found, ATTEMPT_CONNECT, fd, 0);
     return is_datagram && found->address.any.sa_family != AF_UNIX && port_of(&found->address) == DNS_PORT &&
-           is_nonblocking((pid_t)call->notif->pid, fd);
+           is_nonblocking(call->caller.tid, fd);
 }
 
 /* Whether a socket without an address for what it sends asks a name server that nobody here is. */
 static int asks_outside(struct call *call, int fd_number) {
-    pid_t tid = (pid_t)call->notif->pid;
+    pid_t tid = call->caller.tid;
     union address peer = {0};
     union peer found;
     struct descriptor seen = look_at_descriptor(tid, fd_number);
@@ -332,22 +252,22 @@ static int asks_outside(struct call *call, int fd_number) {
         return 1; /* one that was told that it has connected */
     memcpy(&peer, &found, size);
     return port_of(&peer) == DNS_PORT &&
-           (is_loopback(&peer) ? !has_name_server(tid) : !has_route(call->watch, &peer));
+           (is_loopback(&peer) ? !has_name_server(tid) : !has_route(call->watch->route, &peer));
 }
 
 static void look_at_message(struct call *call, struct found *found, uint64_t name, size_t name_bytes,
                             uint64_t payload, size_t payload_bytes) {
-    const struct seccomp_data *data = &call->notif->data;
-    int fd = (int)data->args[0];
-    uint64_t flags = data->nr == SYS_sendmsg ? data->args[2] : data->args[3];
+    const struct caller *caller = &call->caller;
+    int fd = (int)caller->args[0];
+    uint64_t flags = caller->nr == SYS_sendmsg ? caller->args[2] : caller->args[3];
     found->address_bytes = found->payload_bytes = 0;
     memset(&found->address, 0, sizeof found->address);
     if (payload_bytes <= sizeof found->payload)
-        found->payload_bytes = read_memory(call, payload, found->payload, payload_bytes);
+        found->payload_bytes = read_memory(&call->caller, payload, found->payload, payload_bytes);
     int act = is_query(found->payload, found->payload_bytes) ? ATTEMPT_QUERY : ATTEMPT_SEND;
     if (name) {
         size_t size = name_bytes < sizeof found->address ? name_bytes : sizeof found->address;
-        found->address_bytes = read_memory(call, name, &found->address, size);
+        found->address_bytes = read_memory(&call->caller, name, &found->address, size);
         if (found->address_bytes < sizeof(sa_family_t))
             return;
         int is_name_server = is_internet(&found->address, found->address_bytes) &&
@@ -357,7 +277,7 @@ static void look_at_message(struct call *call, struct found *found, uint64_t nam
             found->payload_bytes = 0;
         }
         if (is_name_server && is_loopback(&found->address)
-                ? is_own_network(call) && !has_name_server((pid_t)call->notif->pid)
+                ? is_own_network(call) && !has_name_server(call->caller.tid)
                 : leaves(call, &found->address, found->address_bytes))
             name_attempt(call, found, act, fd, flags);
     } else if (act == ATTEMPT_QUERY && asks_outside(call, fd)) {
@@ -368,16 +288,16 @@ static void look_at_message(struct call *call, struct found *found, uint64_t nam
 static void look_at_header(struct call *call, struct found *found, const struct msghdr *header) {
     struct iovec part = {0};
     if (header->msg_iovlen > 0)
-        read_memory(call, (uint64_t)(uintptr_t)header->msg_iov, &part, sizeof part);
+        read_part(&call->caller, (uint64_t)(uintptr_t)header->msg_iov, &part);
     look_at_message(call, found, (uint64_t)(uintptr_t)header->msg_name, header->msg_namelen,
                     (uint64_t)(uintptr_t)part.iov_base, part.iov_len);
 }
 
 static void look_at_headers(struct call *call, struct found *found) {
-    const struct seccomp_data *data = &call->notif->data;
+    const struct caller *caller = &call->caller;
     struct mmsghdr headers[MAX_MESSAGES];
-    size_t wanted = data->args[2] < MAX_MESSAGES ? (size_t)data->args[2] : MAX_MESSAGES;
-    size_t got = read_memory(call, data->args[1], headers, wanted * sizeof *headers) / sizeof *headers;
+    size_t wanted = caller->args[2] < MAX_MESSAGES ? (size_t)caller->args[2] : MAX_MESSAGES;
+    size_t got = read_headers(&call->caller, caller->args[1], headers, wanted);
     for (size_t i = 0; i < got; i++) {
         look_at_header(call, found, &headers[i].msg_hdr);
         if (found->attempt.act == ATTEMPT_QUERY)
@@ -387,40 +307,28 @@ static void look_at_headers(struct call *call, struct found *found) {
 
 /* An attempt to reach who knows whom. */
 static void look_at_nothing(struct call *call) {
-    const struct seccomp_data *data = &call->notif->data;
+    const struct caller *caller = &call->caller;
     struct found found = {0};
-    int fd = (int)data->args[0], act = data->nr == SYS_connect ? ATTEMPT_CONNECT : ATTEMPT_SEND;
-    uint64_t flags = data->nr == SYS_sendmsg ? data->args[2] : data->args[3];
+    int fd = (int)caller->args[0], act = caller->nr == SYS_connect ? ATTEMPT_CONNECT : ATTEMPT_SEND;
+    uint64_t flags = caller->nr == SYS_sendmsg ? caller->args[2] : caller->args[3];
     /* Without an address of its own it may be a query, if anything. */
-    if (data->nr == SYS_sendto && !data->args[4] && !asks_outside(call, fd))
+    if (caller->nr == SYS_sendto && !caller->args[4] && !asks_outside(call, fd))
         return;
     if (is_own_network(call))
         name_attempt(call, &found, act, fd, flags);
 }
 
-/* A text, cut off. Page by page: the next one may be nobody's. */
-static void read_text(struct call *call, uint64_t at, char *text, size_t size) {
-    size_t first = PAGE_BYTES - at % PAGE_BYTES, got;
-    size--;
-    if (first > size)
-        first = size;
-    got = read_memory(call, at, text, first);
-    text[got] = 0;
-    if (got == first && first < size && strlen(text) == first)
-        text[got += read_memory(call, at + first, text + first, size - first)] = 0;
-}
-
 static void look_at_open(struct call *call, int directory_fd, uint64_t path, uint64_t flags) {
-    pid_t tid = (pid_t)call->notif->pid;
+    pid_t tid = call->caller.tid;
     struct found found = {0};
     char text[ATTEMPT_MAX_PAYLOAD];
     if ((flags & O_ACCMODE) == O_WRONLY)
         return;
-    read_text(call, path, text, sizeof text);
+    read_text(&call->caller, path, text, sizeof text);
     if (!*text)
         return;
     found.payload_bytes = find_missing_secret(tid, directory_fd, text, found.payload, sizeof found.payload);
-    if (!found.payload_bytes || ioctl(call->watch->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->notif->id) != 0)
+    if (!found.payload_bytes || ioctl(call->watch->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->notif_id) != 0)
         return;
     found.attempt.act = ATTEMPT_READ;
     find_process(tid, &found.attempt.pid, &found.attempt.inner_pid);
@@ -429,20 +337,15 @@ static void look_at_open(struct call *call, int directory_fd, uint64_t path, uin
 
 /* Gives whether it was one of those that open a file. Of a process that nobody may look at, nobody knows which. */
 static int look_at_file(struct call *call) {
-    const struct seccomp_data *data = &call->notif->data;
+    const struct caller *caller = &call->caller;
     struct open_how how;
-    switch (data->nr) {
-#ifdef SYS_open /* of x86_64 only */
-    case SYS_open:
-        look_at_open(call, AT_FDCWD, data->args[0], data->args[1]);
-        return 1;
-#endif
+    switch (caller->nr) {
     case SYS_openat:
-        look_at_open(call, (int)data->args[0], data->args[1], data->args[2]);
+        look_at_open(call, (int)caller->args[0], caller->args[1], caller->args[2]);
         return 1;
     case SYS_openat2:
-        if (read_memory(call, data->args[2], &how, sizeof how) == sizeof how)
-            look_at_open(call, (int)data->args[0], data->args[1], how.flags);
+        if (read_memory(&call->caller, caller->args[2], &how, sizeof how) == sizeof how)
+            look_at_open(call, (int)caller->args[0], caller->args[1], how.flags);
         return 1;
     default:
         return 0;
@@ -450,17 +353,17 @@ static int look_at_file(struct call *call) {
 }
 
 static int look(struct call *call) {
-    const struct seccomp_data *data = &call->notif->data;
+    const struct caller *caller = &call->caller;
     struct found found = {0};
     struct msghdr header;
-    switch (data->nr) {
+    switch (caller->nr) {
     case SYS_connect:
         return look_at_connect(call, &found);
     case SYS_sendto:
-        look_at_message(call, &found, data->args[4], (size_t)data->args[5], data->args[1], (size_t)data->args[2]);
+        look_at_message(call, &found, caller->args[4], (size_t)caller->args[5], caller->args[1], (size_t)caller->args[2]);
         return 0;
     case SYS_sendmsg:
-        if (read_memory(call, data->args[1], &header, sizeof header) == sizeof header)
+        if (read_header(&call->caller, caller->args[1], &header))
             look_at_header(call, &found, &header);
         return 0;
     case SYS_sendmmsg:
@@ -476,11 +379,10 @@ static int look(struct call *call) {
 /* Whether we see of a process that enters what we will have to see of its calls: a filter around pytest may refuse
  * process_vm_readv(2), and Yama all who would look (ptrace_scope 3). 0 or errno. */
 static int32_t try_to_look(struct watch *watch, const struct watch_hello *hello) {
-    struct seccomp_notif of_it = {.pid = (uint32_t)hello->pid};
-    struct call call = {watch, &of_it, 0, -1, 0};
+    struct call call = {.watch = watch, .up = -1, .caller = {.tid = hello->pid}};
     uint64_t read = 0;
     watch->net_inode = hello->net_inode;
-    if (read_memory(&call, hello->at, &read, sizeof read) != sizeof read || read != hello->value)
+    if (read_memory(&call.caller, hello->at, &read, sizeof read) != sizeof read || read != hello->value)
         return EPERM;
     if (look_at_descriptor(hello->pid, hello->own_fd).domain != AF_UNIX || !is_own_network(&call))
         return EACCES;
@@ -528,11 +430,11 @@ void watch_serve(struct watch *watch, uint64_t id, int up, int events) {
             close_fd(&watch->listener);
         return;
     }
-    struct call call = {watch, &in.notif, id, up, 0};
+    struct call call = {watch, in.notif.id, id, up, find_caller(&in.notif)};
     out.answer.id = in.notif.id;
     if (watch->is_blind || (is_file = look_at_file(&call)) || !look(&call))
         out.answer.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
-    if (call.is_refused && !is_file)
+    if (call.caller.is_refused && !is_file)
         look_at_nothing(&call);
     ioctl(watch->listener, SECCOMP_IOCTL_NOTIF_SEND, &out);
 }
