@@ -243,6 +243,7 @@ RUNS_32_BITS = """
 """
 
 
+@pytest.mark.vm
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="32-bit ARM programs do not run in a sandbox")
 def test_32_bit_programs(run: Runner, pytester: pytest.Pytester, tmp_path: Path) -> None:
     if subprocess.run([build(tmp_path, RUNS_32_BITS)], check=False).returncode != 0:

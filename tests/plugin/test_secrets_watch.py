@@ -111,8 +111,12 @@ def told(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(
     "more",
-    [[], ["--isolate-start=spawn"], ["--isolate-jobs=2"], ["--isolate-network=host"]],
-    ids=["fork", "spawn", "jobs", "host's network"],
+    [
+        pytest.param([], id="fork", marks=pytest.mark.vm),
+        pytest.param(["--isolate-start=spawn"], id="spawn"),
+        pytest.param(["--isolate-jobs=2"], id="jobs"),
+        pytest.param(["--isolate-network=host"], id="host's network"),
+    ],
 )
 def test_each_is_named(run: Runner, more: list[str]) -> None:
     inner = run(PROGRAMS, "--isolate-strict", *more)
