@@ -35,9 +35,7 @@ class Attempt:
     inner_pid: int  #: as the sandbox sees it
     act: Act
     protocol: str  #: tcp, udp, raw; unix; "" if nobody knows
-    host: (
-        str  #: an address; the path of a socket or a secret; "" for a query over a connected socket
-    )
+    host: str  #: an address; the path of a socket or a secret; "" for a query over a connected socket
     port: int
     name: str | None  #: that a query asks for; None: it cannot be read
     command: bytes  #: as /proc/PID/cmdline has it, cut off

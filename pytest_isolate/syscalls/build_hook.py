@@ -104,7 +104,10 @@ def build_extension() -> None:
 
 def build_programs() -> None:
     flags = ["-O2", "-g", "-Wall", "-Wextra", f"-I{NATIVE}"]
-    sources = [str(NATIVE / f"{name}.c") for name in ("supervisor", "notify", "addresses", "caller", "secrets", "sockets")]
+    sources = [
+        str(NATIVE / f"{name}.c")
+        for name in ("supervisor", "notify", "addresses", "caller", "secrets", "sockets")
+    ]
     run([*compiler(), *flags, *sources, "-o", str(SUPERVISOR)])
     run([*compiler(), *flags, "-static", "-s", str(NATIVE / "init.c"), "-o", str(INIT)])
 

@@ -103,6 +103,16 @@ PROJECT = """
     def test_made():
         with contextlib.suppress(OSError):
             os.mkdir("made")
+    def test_removed_empty():
+        with contextlib.suppress(OSError):
+            os.rmdir(here / "empty")
+    def test_nothing(tmp_path):
+        for made in ("data", "data/in.txt"):
+            with contextlib.suppress(OSError):
+                os.mkdir(here / made)
+        with contextlib.suppress(OSError):
+            os.rmdir(here / "data")
+        os.makedirs(here / "data", exist_ok=True)
     def test_read(tmp_path):
         import late
         (tmp_path / "x").write_text((here / "data" / "in.txt").read_text())
@@ -116,14 +126,15 @@ def test_who_writes_to_the_project_is_named(
 ) -> None:
     data = pytester.mkdir("data")
     (data / "in.txt").write_text("in")
+    pytester.mkdir("empty")
     pytester.makepyfile(late="value = 1")
     result = run(PROJECT, "--isolate-strict", *way)
-    assert result.outcomes == {"passed": 1, "failed": 4}, result.out
+    assert result.outcomes == {"passed": 2, "failed": 5}, result.out
     said = {
         name: [
             (v["kind"], v["what"].rpartition(": ")[2], v["where"]) for v in result.record(name)["violations"]
         ]
-        for name in ("test_swallowed", "test_renamed", "test_removed_in_a_tree", "test_made", "test_read")
+        for name in (record["nodeid"].rpartition(":")[2] for record in result.records)
     }
     assert said["test_swallowed"] == [("files", "data/out.txt", "test_it.py:5 (test_swallowed)")]
     assert {path for _, path, _ in said["test_renamed"]} == {"data", "other"}
@@ -131,7 +142,8 @@ def test_who_writes_to_the_project_is_named(
         "test_removed_in_a_tree"
     ]
     assert said["test_made"] == [("files", "made", "test_it.py:13 (test_made)")]
-    assert said["test_read"] == []
+    assert said["test_removed_empty"] == [("files", "empty", "test_it.py:16 (test_removed_empty)")]
+    assert said["test_nothing"] == said["test_read"] == []
     assert (data / "in.txt").exists()
 
 

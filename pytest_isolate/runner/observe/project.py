@@ -34,6 +34,7 @@ class _If(Enum):
     ABSENT = "nothing"
     PRESENT = "anything"
     FILE = "a regular file"
+    EMPTY = "anything but a directory with something in it"
     WHATEVER = "anything or nothing"  #: the kernel refuses before it looks
 
 
@@ -48,7 +49,7 @@ class _Place(NamedTuple):
 EVENTS: dict[str, tuple[_Place, ...]] = {
     "os.mkdir": (_Place(0, 2, _If.ABSENT),),
     "os.remove": (_Place(0, 1, _If.WHATEVER),),
-    "os.rmdir": (_Place(0, 1, _If.WHATEVER),),
+    "os.rmdir": (_Place(0, 1, _If.EMPTY),),
     "os.rename": (_Place(0, 2, _If.WHATEVER), _Place(1, 3, _If.WHATEVER)),
     "os.link": (_Place(1, 3, _If.ABSENT),),
     "os.symlink": (_Place(1, 2, _If.ABSENT),),
@@ -158,6 +159,8 @@ def _cannot(condition: _If, path: str) -> bool:
     """
     match condition:
         case _If.ABSENT if os.path.lexists(path):
+            return False
+        case _If.EMPTY if os.path.isdir(path) and os.listdir(path):  # as those around what os.renames moves
             return False
         case _If.PRESENT:
             return _is_readonly(path)
