@@ -14,11 +14,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_isolate.kernel.leftover import MOST_COMMANDS, Left
+from pytest_isolate.kernel.leftover import Left
 from pytest_isolate.outcome import Completed
-from pytest_isolate.runner import cures
+from pytest_isolate.runner import cures, process_words
 from pytest_isolate.runner.observe import clock, paths
-from pytest_isolate.runner.observe.processes import HARMLESS
 from pytest_isolate.sandbox.changes import Change, Deed, Rules, changes_in
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.sandbox.written import Written, matcher
@@ -149,14 +148,9 @@ def _cure(change: Change, glob: str) -> str:
 
 def _processes(left: Iterable[Left], rootdir: str, names: Collection[str]) -> Iterator[Violation]:
     """Those that the test's own process did not tell of."""
-    told = [process for process in left if not any(part in process.command for part in HARMLESS)]
-    cure = cures.allow(Kind.PROCESSES)
-    for process in told[:MOST_COMMANDS]:
-        command = paths.shown_command(process.command, rootdir, names)
-        where = f"pid {process.pid}"
-        yield Violation(kind=Kind.PROCESSES, what=f"left a process: {command}", where=where, cure=cure)
-    if (more := len(told) - MOST_COMMANDS) > 0:
-        yield Violation(kind=Kind.PROCESSES, what="left more processes", cure=cure, count=more)
+    told = [process for process in left if not process_words.is_harmless(process.command)]
+    shown = ((paths.shown_command(each.command, rootdir, names), f"pid {each.pid}") for each in told)
+    yield from process_words.describe(shown, len(told))
 
 
 def _describe(change: Change, path: str) -> str:

@@ -6,26 +6,19 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any
 
-from pytest_isolate.kernel.leftover import MOST_COMMANDS, commands_of, living
+from pytest_isolate.kernel.leftover import commands_of, living
 from pytest_isolate.kernel.look import has_company
-from pytest_isolate.runner import cures
+from pytest_isolate.runner import process_words
 from pytest_isolate.runner.observe import audit, paths
-from pytest_isolate.violation import Kind, Violation
+from pytest_isolate.violation import Violation
 
-__all__ = ["HARMLESS", "Processes"]
+__all__ = ["Processes"]
 
 #: As long as pytest waits for those of a sandbox.
 GRACE_S = 0.1
 INIT = 1
-#: multiprocessing's own helpers, which end when their parent does.
-HARMLESS = (
-    "multiprocessing.resource_tracker",
-    "multiprocessing.semaphore_tracker",
-    "multiprocessing.forkserver",
-)
 
 
 class Processes:
@@ -59,25 +52,21 @@ class Processes:
             time.sleep(0.001)
         commands = commands_of(sorted(left))  # a program may have started another
         self.told += commands
-        for pid, command in islice(commands.items(), MOST_COMMANDS):
-            place = self._places.get(command, "")
-            yield Violation(
-                kind=Kind.PROCESSES,
-                what=f"left a process: {paths.shown_command(command, audit.rootdir())}",
-                where=f"{place}, pid {pid}" if place else f"pid {pid}",
-                cure=cures.allow(Kind.PROCESSES),
-            )
+        shown = (
+            (paths.shown_command(command, audit.rootdir()), self._where(pid, command))
+            for pid, command in commands.items()
+        )
+        yield from process_words.describe(shown, len(commands))
 
-        if (more := len(commands) - MOST_COMMANDS) > 0:
-            yield Violation(
-                kind=Kind.PROCESSES, what="left more processes", cure=cures.allow(Kind.PROCESSES), count=more
-            )
+    def _where(self, pid: int, command: str) -> str:
+        place = self._places.get(command, "")
+        return f"{place}, pid {pid}" if place else f"pid {pid}"
 
     def _left(self) -> list[int]:
         left = [pid for pid, _ in living(_present() - self._before)]
         if unseen := [pid for pid in left if pid not in self._commands]:
             self._commands |= commands_of(unseen)
-        return [pid for pid in left if not any(part in self._commands.get(pid, "") for part in HARMLESS)]
+        return [pid for pid in left if not process_words.is_harmless(self._commands.get(pid, ""))]
 
     def _started(self, args: tuple[Any, ...]) -> None:
         command = args[1]
