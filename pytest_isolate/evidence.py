@@ -42,6 +42,7 @@ class Evidence:
     no_new_privs: bool | None = None
     seccomp: int | None = None  #: mode; 2: a filter of system calls
     network_watch: str | None = None  #: who tells of attempts to leave: "kernel", "python"; None: nobody
+    secrets_watch: str | None = None  #: the same of attempts to read secrets
     missing: tuple[str, ...] = ()  #: what --isolate-missing=degrade did without
 
     @classmethod
@@ -88,5 +89,6 @@ class Evidence:
             "no_new_privs": self.no_new_privs,
             "seccomp": self.seccomp,
             "network_watch": self.network_watch,
+            "secrets_watch": self.secrets_watch,
             "missing": list(self.missing),
         }

@@ -119,7 +119,7 @@ class Supervisor:
         """Have a sandbox built; :class:`Ready` or :class:`Failed` with the returned id will follow.
 
         ``inside``: a process of the caller's in whose user namespace it is made, or 0; ``watch``: one more
-        descriptor, to hand over the listener of the network (native/watch.h).
+        descriptor, to hand over the listener of the watch (native/watch.h).
         """
         self._next_id += 1
         op_count, payload = program.pack()

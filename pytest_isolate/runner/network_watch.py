@@ -30,11 +30,17 @@ COMMAND_CHARS = 120
 LOOKED_UP = "looked up "
 
 
-def watched_by(plan: Plan, network: NetworkLog | None) -> str | None:
-    """For the evidence, when the process has entered."""
-    if plan.spec.watch is Watch.OFF or plan.spec.network is Network.HOST:
-        return None
-    return KERNEL if network is not None and network.is_watched else PYTHON
+def watched_by(evidence: Evidence, plan: Plan, network: NetworkLog | None) -> Evidence:
+    """With who tells: when the process has entered, and when it has ended, as by then the kernel may not."""
+    if plan.spec.watch is Watch.OFF:
+        return evidence
+    told = plan.watched if network is not None and network.is_watched else 0
+    of_network = KERNEL if told & lib.WATCH_NETWORK else PYTHON
+    return replace(
+        evidence,
+        network_watch=of_network if plan.spec.network is not Network.HOST else None,
+        secrets_watch=KERNEL if told & lib.WATCH_FILES else PYTHON,
+    )
 
 
 def violations(
@@ -69,7 +75,7 @@ class _Seen:
 
 def _secrets(attempts: Attempts, told: Sequence[Violation], homes: Sequence[str]) -> Iterator[Violation]:
     """Of other homes than these there are none: a test may make one for its programs."""
-    prefixes = tuple(prefix for home in homes for prefix in secret_words.prefixes(home))
+    prefixes = tuple(prefix for home in homes for prefix in secret_words.prefixes_of(home))
     of_python = {violation.what for violation in told if violation.kind is Kind.SECRETS}
     for attempt, count in attempts.counted:
         path = os.path.normpath(attempt.host)

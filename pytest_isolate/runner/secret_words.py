@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pwd
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import count
 
 from pytest_isolate.runner import cures
 from pytest_isolate.syscalls._native import ffi, lib
 from pytest_isolate.violation import Kind, Violation
 
-__all__ = ["describe", "homes", "homes_of_user", "is_within", "prefixes"]
+__all__ = ["describe", "is_within", "prefixes_of"]
 
 
 def _listed() -> tuple[str, ...]:
@@ -24,29 +22,11 @@ def _listed() -> tuple[str, ...]:
     return tuple(found)
 
 
-#: Files and directories of a home; the supervisor has the same (native/secrets.c).
+#: Files and directories of a home; the supervisor has the same (native/secret_names.c).
 SECRETS = _listed()
 
 
-def homes_of_user() -> list[str]:
-    """HOME, and what the user database says."""
-    found = [os.path.expanduser("~")]
-    with contextlib.suppress(KeyError):  # the user has no entry
-        found.append(pwd.getpwuid(os.getuid()).pw_dir)
-    return _several(found)
-
-
-def homes(others: Iterable[str]) -> list[str]:
-    """With ``others``, and under each of its names."""
-    found = [*homes_of_user(), *others]
-    return _several((*found, *map(os.path.realpath, found)))
-
-
-def _several(found: Iterable[str]) -> list[str]:
-    return [*dict.fromkeys(home for home in found if len(home) > 1)]
-
-
-def prefixes(home: str) -> tuple[str, ...]:
+def prefixes_of(home: str) -> tuple[str, ...]:
     return tuple(os.path.join(home, secret) for secret in SECRETS)
 
 

@@ -25,7 +25,6 @@ from pytest_isolate.runner import (
     network_watch,
     pytest_private,
     replay,
-    secret_words,
     spawn,
     violations,
     worker,
@@ -210,10 +209,9 @@ class Voyage:
             self._wait_for(lambda: self._result is not None)
 
     @property
-    def homes(self) -> list[str]:
+    def homes(self) -> tuple[str, ...]:
         """Where the test's programs look for what is the user's."""
-        given = (*self._plan.environ, *self.spec.env.changes) if self._plan is not None else ()
-        return secret_words.homes(value for name, value in given if name == "HOME" and value)
+        return self._plan.homes if self._plan is not None else ()
 
     @property
     def is_over(self) -> bool:
@@ -318,8 +316,7 @@ class Voyage:
                 missing=self._plan.missing,
             )
             network = self._flight.network if self._flight is not None else None
-            watched_by = network_watch.watched_by(self._plan, network)
-            self.evidence = replace(self.evidence, network_watch=watched_by)
+            self.evidence = network_watch.watched_by(self.evidence, self._plan, network)
         else:
             if isinstance(message, Report):
                 self._failed |= message.data.get("outcome") == "failed"
@@ -345,8 +342,8 @@ class Voyage:
     def _take_attempts(self) -> None:
         if self._flight is not None and self._flight.network is not None:
             self.run.attempts = self._flight.network.take(died=not isinstance(self.run.outcome, Completed))
-            if self.evidence.network_watch is not None and not self._flight.network.is_watched:
-                self.evidence = replace(self.evidence, network_watch=network_watch.PYTHON)
+            if self._plan is not None and self.evidence.secrets_watch is not None:  # else it has not entered
+                self.evidence = network_watch.watched_by(self.evidence, self._plan, self._flight.network)
 
     def done(self, result: Result) -> None:
         if (

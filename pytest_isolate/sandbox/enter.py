@@ -16,6 +16,7 @@ from pytest_isolate.kernel.process import mask
 from pytest_isolate.kernel.seccomp import filter_buffer
 from pytest_isolate.sandbox.confinement import enter_tmp, request_of
 from pytest_isolate.sandbox.guest import Environ
+from pytest_isolate.sandbox.homes import as_bytes
 from pytest_isolate.sandbox.plan import Plan
 from pytest_isolate.spec import Environment, EnvMode, Limits
 from pytest_isolate.strict import UMASK
@@ -69,7 +70,7 @@ class NamespaceFds:
     """Descriptors of a sandbox's namespaces, by namespace."""
 
     fds: dict[Namespace, int]
-    watch: int | None = None  #: takes the listener of the network's watch
+    watch: int | None = None  #: takes the listener of the watch
 
     def in_order(self) -> list[int]:
         watch = [] if self.watch is None else [self.watch]
@@ -129,6 +130,7 @@ def entry_request(plan: Plan) -> Any:
         request.filter, request.filter_count = filter_buffer()
     request.watch_fd = 0 if plan.watched else -1
     request.watched = plan.watched
+    request.homes = as_bytes(plan.homes)
     return request
 
 

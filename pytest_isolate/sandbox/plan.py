@@ -16,6 +16,7 @@ from pytest_isolate.kernel.tree import Tree
 from pytest_isolate.sandbox import hermetic, reach, steps
 from pytest_isolate.sandbox.confinement import Confinement
 from pytest_isolate.sandbox.guest import Environ, environ_of, user_of
+from pytest_isolate.sandbox.homes import with_given
 from pytest_isolate.sandbox.lending import Workspace, libraries, loader_command, place_in
 from pytest_isolate.sandbox.roots import root_steps
 from pytest_isolate.sandbox.steps import Step
@@ -59,6 +60,7 @@ class Plan:
     tree: Tree  #: what becomes the root, before anything is mounted in it
     loader: tuple[str, ...] = ()  #: what starts a fresh interpreter, where the kernel cannot by itself
     environ: Environ = ()  #: what another root makes of the caller's environment
+    homes: tuple[str, ...] = ()  #: where programs look for what is the user's own
     libraries: tuple[str, ...] = ()  #: directories where extension modules find what the host has for them
     missing: tuple[str, ...] = field(default=())  #: what --isolate-missing=degrade did without
     confinement: Confinement | None = None  #: in the place of namespaces, where there are none
@@ -173,7 +175,8 @@ def make_plan(spec: Spec, host: Host, workspace: Workspace, image: Image | None 
         user=given.user or (host.uid, host.gid),
         tree=tree,
         loader=loader_command(workspace),
-        environ=_environ(given),
+        environ=(environ := _environ(given)),
+        homes=with_given(environ, spec.env.changes),
         libraries=libraries(workspace),
     )
 

@@ -98,6 +98,7 @@ CONSTANTS = [
     "ENTER_SECCOMP",
     "WATCH_NETWORK",
     "WATCH_FILES",
+    "WATCH_HOMES_BYTES",
     "ENTER_MAX_TASKS",
     "ENTRY_FAILED",
     "TEMPLATE_MAX_TEXT",
@@ -142,6 +143,7 @@ CDEF = (
         int filter_count;
         int watch_fd;
         unsigned watched;
+        char homes[1024];
     };
     struct enter_result { int32_t pid, step, error, watch; };
 
@@ -207,7 +209,7 @@ SOURCE = """
 #include "in_root.h"
 #include "look.h"
 #include "readback.h"
-#include "secrets.h"
+#include "secret_names.h"
 #include "template.h"
 #include "watch.h"
 #include "wire.h"

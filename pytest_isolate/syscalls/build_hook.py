@@ -39,7 +39,7 @@ SOURCES = (
     "look",
     "readback",
     "seccomp",
-    "secrets",
+    "secret_names",
     "template",
     "watch",
 )
@@ -106,7 +106,7 @@ def build_programs() -> None:
     flags = ["-O2", "-g", "-Wall", "-Wextra", f"-I{NATIVE}"]
     sources = [
         str(NATIVE / f"{name}.c")
-        for name in ("supervisor", "notify", "addresses", "caller", "secrets", "sockets")
+        for name in ("supervisor", "notify", "addresses", "caller", "secret_names", "secrets", "sockets")
     ]
     run([*compiler(), *flags, *sources, "-o", str(SUPERVISOR)])
     run([*compiler(), *flags, "-static", "-s", str(NATIVE / "init.c"), "-o", str(INIT)])

@@ -198,10 +198,11 @@ OF_32_BITS = r"""
     }
     static long call(long number, uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint32_t e, uint64_t f) {
         long result;
-        register uint64_t last __asm__("r12") = f;
+        const uint64_t rest = (uint64_t)0xabcd << 32; /* none of the kernel's business */
+        register uint64_t last __asm__("r12") = f | rest;
         __asm__ volatile("xchg %%rbp, %%r12; int $0x80; xchg %%rbp, %%r12"
                          : "=a"(result), "+r"(last)
-                         : "a"(number), "b"(a), "c"(b), "d"(c), "S"(d), "D"(e)
+                         : "a"(number), "b"(a | rest), "c"(b | rest), "d"(c | rest), "S"(d | rest), "D"(e | rest)
                          : "memory", "cc", "r8", "r9", "r10", "r11");
         return result;
     }

@@ -27,12 +27,15 @@ LINGER = r"""
     #include <time.h>
     #include <unistd.h>
     static struct sockaddr_in outside = {.sin_family = AF_INET};
-    static int fd;
+    static int fd, opens;
     static volatile int go, closed, connected;
     static void nothing(int number) { (void)number; }
     static void *connects(void *unused) {
         go = 1;
-        connect(fd, (void *)&outside, sizeof outside);
+        if (opens)
+            openat(fd, "x", O_RDONLY);
+        else
+            connect(fd, (void *)&outside, sizeof outside);
         connected = 1;
         return unused;
     }
@@ -45,8 +48,9 @@ LINGER = r"""
         closed = 1;
         return NULL;
     }
-    int main(void) {
+    int main(int argc, char **argv) {
         static char bytes[65536];
+        opens = argc > 1;
         struct sigaction action = {.sa_handler = nothing};
         struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
         socklen_t size = sizeof here;
@@ -90,21 +94,29 @@ LINGER = r"""
 """
 
 
-def test_a_socket_that_lingers(run: Runner, pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize(
+    ("more", "argument", "told"),
+    [([], "", {f"connected to {OUTSIDE}:80 (tcp)"}), (["--isolate-strict"], "opens", set())],
+    ids=["connect", "open"],
+)
+def test_a_socket_that_lingers(
+    run: Runner, pytester: pytest.Pytester, more: list[str], argument: str, told: set[str]
+) -> None:
     program = build(pytester.path, LINGER)
     inner = run(
         f"""
         import subprocess, pytest
 
         @pytest.mark.isolated(timeout=20)
-        def test_it(): subprocess.run(["{program}"], check=True)
+        def test_it(): subprocess.run(["{program}", *"{argument}".split()], check=True)
 
         def test_after(): pass
-        """
+        """,
+        *more,
     )
     assert inner.outcomes == {"passed": 2}
     assert inner.record("test_it")["enforced"]["network_watch"] == "kernel"
-    assert {v["what"] for v in inner.record("test_it")["violations"]} == {f"connected to {OUTSIDE}:80 (tcp)"}
+    assert {v["what"] for v in inner.record("test_it")["violations"]} == told
 
 
 THREADS = r"""

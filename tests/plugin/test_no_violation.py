@@ -70,7 +70,7 @@ WRITTEN = {
     "nameless": "os.open(data, os.O_TMPFILE | os.O_RDWR)",
     "truncate": "os.truncate(file, 0)",
     "mkdir": "os.makedirs('new/deeper')",
-    "rmdir": "os.rmdir(data)",
+    "rmdir": "os.rmdir('empty')",
     "symlink": "os.symlink('x', 'new')",
     "link": "os.link(file, 'new')",
     "chmod": "os.chmod(file, 0o600)",
@@ -84,6 +84,7 @@ WRITTEN = {
 def test_what_writes_nothing_is_no_attempt(run: Callable[..., Run], pytester: pytest.Pytester) -> None:
     """And what does is one, to the letter: the kernel refuses each of these."""
     (pytester.mkdir("data") / "in.txt").write_text("in")
+    pytester.mkdir("empty")
     (pytester.path / "dangling").symlink_to("data/none")
     attempts = [
         f"def test_w_{name}():\n    with pytest.raises(OSError, match='Read-only'):\n        {code}\n"

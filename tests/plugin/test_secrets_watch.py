@@ -149,9 +149,25 @@ def test_what_is_no_secret(run: Runner) -> None:
         def test_others():
             subprocess.run(["cat", f"{home}/.profile", f"{home}/.netrcs", f"{home}/ssh", f"{home}/x.ssh/id_rsa"])
 
+        @pytest.mark.isolated(allow=["files"])
+        def test_what_is_a_link():
+            os.makedirs(f"{home}/shared/aws")
+            os.symlink("../shared/aws", f"{home}/.aws")
+            os.symlink("nowhere", f"{home}/.netrc")
+            subprocess.run(["cat", f"{home}/.aws/../.aws", f"{home}/.netrc"])
+
         def test_to_ask_whether_it_is_there():
             assert not os.path.exists(f"{home}/.netrc")
             subprocess.run(["test", "-e", f"{home}/.netrc"])
+            assert libc.open(f"{home}/.netrc".encode(), os.O_PATH) == -1
+
+        @pytest.mark.isolated(allow=["files"])
+        def test_to_write_it():
+            subprocess.run(["sh", "-c", "echo x >> ~/.pgpass; exec 3<>~/.pypirc"], check=True)
+            with open(f"{home}/.netrc", "w+") as file:
+                assert file.read() == ""
+            with open(f"{home}/.s3cfg", "a+") as file:
+                assert file.read() == ""
 
         @pytest.mark.isolated(allow=["secrets"])
         def test_allowed():
@@ -168,8 +184,27 @@ def test_what_is_no_secret(run: Runner) -> None:
         """,
         "--isolate-strict",
     )
-    assert [record["violations"] for record in inner.records] == [[]] * 6, inner.out
-    assert inner.outcomes == {"passed": 6}
+    assert [record["violations"] for record in inner.records] == [[]] * 8, inner.out
+    assert inner.outcomes == {"passed": 8}
+
+
+@pytest.mark.parametrize("name", ["/tmp/home", "/tmp/home/"])
+def test_a_home_of_another_name(run: Runner, name: str) -> None:
+    inner = run(
+        f"""
+        import os, subprocess, pytest
+
+        @pytest.mark.isolated(env={{"HOME": "{name}"}}, allow=["files"])
+        def test_it():
+            os.makedirs("/tmp/home")
+            with pytest.raises(OSError):
+                open(os.path.expanduser("~/.netrc"))
+            subprocess.run("cat ~/.pgpass; cd ~; cat .s3cfg", shell=True)
+        """,
+        "--isolate-strict",
+    )
+    told = [violation["what"] for violation in inner.record("test_it")["violations"]]
+    assert sorted(told) == [f"tried to read ~/{name}" for name in (".netrc", ".pgpass", ".s3cfg")]
 
 
 def test_of_many_some_are_told_and_the_network_keeps_its_room(run: Runner) -> None:
@@ -179,16 +214,18 @@ def test_of_many_some_are_told_and_the_network_keeps_its_room(run: Runner) -> No
 
         def test_it():
             home, libc = os.path.expanduser("~").encode(), ctypes.CDLL(None)
-            for n in range(3000):
+            for n in range(100):
+                libc.open(b"/tmp/%d/.ssh" % n, os.O_RDONLY)
+            for n in range(300):
                 libc.open(home + b"/.ssh/%d" % n, os.O_RDONLY)
-            for port in range(1, 11):
+            for port in range(1, 65):
                 socket.socket().connect_ex(("192.0.2.1", port))
         """,
         "--isolate-strict",
     )
     record = inner.record("test_it")
     kinds = [violation["kind"] for violation in record["violations"]]
-    assert (kinds.count("secrets"), kinds.count("network"), record["network_attempts"]) == (32, 10, 10)
+    assert (kinds.count("secrets"), kinds.count("network"), record["network_attempts"]) == (32, 64, 64)
 
 
 def test_without_strict_only_python_tells(run: Runner) -> None:

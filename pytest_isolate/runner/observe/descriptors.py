@@ -48,6 +48,7 @@ class Descriptors:
         self._before = b""
         self._inherited: dict[int, tuple[str, object]] = {}
         self._opened: dict[str, str] = {}  # path -> place
+        self._real: dict[str, str] = {}  # of directories, by the name they were given
         self._sockets: list[tuple[ReferenceType[socket.socket], str]] = []
         audit.listen("open", self._open)
         audit.listen("sqlite3.connect", self._connect)
@@ -56,6 +57,7 @@ class Descriptors:
     def begin(self) -> None:
         if self._opened or self._sockets:
             self._opened.clear()
+            self._real.clear()
             self._sockets.clear()
         self._before = open_descriptors()
 
@@ -113,7 +115,6 @@ class Descriptors:
         """(what, where) of each."""
         new = _new(self._before, open_descriptors())
         links = {fd: link for fd in new if (link := _link(fd)) is not None}
-        opened = {os.path.realpath(path): place for path, place in self._opened.items()} if links else {}
         has_loop = "anon_inode:[eventpoll]" in links.values()
         harmless = _of_multiprocessing()
         found = []
@@ -130,7 +131,7 @@ class Descriptors:
                 path = link.removesuffix(" (deleted)")
                 if path != link and os.path.basename(path).startswith(ARENA):
                     continue
-                place = opened.get(path) or opened.get(os.path.dirname(path), "")
+                place = self._opened.get(path) or self._opened.get(os.path.dirname(path), "")
                 if place:
                     found.append(
                         (
@@ -146,7 +147,16 @@ class Descriptors:
         if len(self._opened) < MOST_OPENED:
             path = paths.absolute(args[0])
             if path is not None and not path.endswith(CODE) and (place := audit.place_of_own()):
-                self._opened[path] = place
+                self._opened[path] = self._opened[self._as_the_kernel_names(path)] = place
+
+    def _as_the_kernel_names(self, path: str) -> str:
+        """Without links. Each directory is looked at once, as that takes longer than all the rest."""
+        if os.path.islink(path):
+            return os.path.realpath(path)
+        directory, name = os.path.split(path)
+        if (real := self._real.get(directory)) is None:
+            real = self._real[directory] = os.path.realpath(directory)
+        return os.path.join(real, name)
 
     def _connect(self, args: tuple[Any, ...]) -> None:
         self._open((args[0],))

@@ -12,6 +12,7 @@ from typing import Any
 
 from pytest_isolate.runner import secret_words
 from pytest_isolate.runner.observe import audit, paths
+from pytest_isolate.sandbox.homes import homes_of_user
 from pytest_isolate.violation import Violation
 
 __all__ = ["Secrets"]
@@ -25,7 +26,7 @@ class Secrets:
         self._prefixes: tuple[str, ...] = ()
         self._written: set[str] = set()  # by the test itself: to read that is no secret
         self._seen: dict[str, tuple[str, int]] = {}  # place and count
-        for home in secret_words.homes_of_user():
+        for home in homes_of_user():
             self._look_in(home)
         audit.listen("open", self._open)
         audit.listen("os.listdir", self._list)
@@ -33,8 +34,8 @@ class Secrets:
 
     def enter(self) -> None:
         """The sandbox may give another home. One that the test or a fixture makes later has no secrets."""
-        home = os.environ.get("HOME", "")
-        if home not in self._homes:
+        home = os.environ.get("HOME", "").rstrip("/")
+        if home and home not in self._homes:
             self._look_in(home)
 
     def begin(self) -> None:
@@ -43,9 +44,8 @@ class Secrets:
             self._seen.clear()
 
     def _look_in(self, home: str) -> None:
-        if len(home) > 1:
-            self._homes.append(home)
-            self._prefixes += secret_words.prefixes(home)
+        self._homes.append(home)
+        self._prefixes += secret_words.prefixes_of(home)
 
     def aside(self) -> Callable[[], None]:
         return lambda: None
@@ -58,7 +58,7 @@ class Secrets:
         path, _, flags = args
         if (found := self._secret(path)) is None:
             return
-        if isinstance(flags, int) and flags & os.O_ACCMODE == os.O_WRONLY:
+        if isinstance(flags, int) and _only_writes(found, flags):
             self._written.add(found)
         else:
             self._note(found)
@@ -78,3 +78,10 @@ class Secrets:
         place, count = self._seen.get(path, ("", 0))
         if count or len(self._seen) < MOST:
             self._seen[path] = (place or audit.place(), count + 1)
+
+
+def _only_writes(path: str, flags: int) -> bool:
+    """Nothing is there to be read, or is left of it."""
+    if flags & os.O_ACCMODE == os.O_WRONLY or flags & os.O_TRUNC:
+        return True
+    return bool(flags & os.O_CREAT) and not os.path.exists(path)

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <unistd.h>
 
 enum { PAGE_BYTES = 4096 };
 
@@ -49,8 +48,11 @@ static void unpack_socketcall(struct caller *caller) {
     caller->nr = -1;
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         size_t size = (size_t)calls[i].args * sizeof *args;
-        if ((uint64_t)calls[i].number == number && read_memory(caller, caller->args[1], args, size) == size)
-            caller->nr = calls[i].nr;
+        if ((uint64_t)calls[i].number != number)
+            continue;
+        caller->nr = calls[i].nr;
+        if (read_memory(caller, caller->args[1], args, size) != size)
+            args[0] = UINT32_MAX; /* no descriptor */
     }
     for (size_t i = 0; i < 6; i++)
         caller->args[i] = args[i];
@@ -66,6 +68,8 @@ struct caller find_caller(const struct seccomp_notif *notif) {
 #endif
     if (!caller.is_compat)
         return caller;
+    for (size_t i = 0; i < 6; i++)
+        caller.args[i] = (uint32_t)data->args[i]; /* int $0x80 of a 64-bit program leaves what is above */
     switch (data->nr) {
     case COMPAT_OPEN:
         open_here(&caller);

@@ -178,7 +178,7 @@ int isolate_enter(const struct enter_plan *plan, struct enter_result *result) {
     /* Last: whatever names an address or a file from here on is told of. Where nobody can watch, the test is none
      * the worse. */
     if (plan->watch_fd >= 0)
-        isolate_watch(plan->watch_fd, plan->watched, result->pid, &result->watch);
+        isolate_watch(plan->watch_fd, plan->watched, plan->homes, result->pid, &result->watch);
     return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "confine.h"
+#include "watch.h"
 
 enum { ENTER_MAX_TASKS = 8 };
 
@@ -40,6 +41,7 @@ struct enter_plan {
     int filter_count;
     int watch_fd; /* takes the listener of the watch, or -1 */
     unsigned watched; /* see watch.h */
+    char homes[WATCH_HOMES_BYTES];
 };
 
 /* In memory that parent and child share, because the child that returns is not the one that was forked. */

@@ -28,11 +28,12 @@
 #endif
 
 enum { SYNC_WAKE_UP = 1, DNS_PORT = 53, DNS_HEADER_BYTES = 12, MAX_MESSAGES = 16 };
-/* The rest of the room is for what leaves the network. */
-enum { MAX_FILES = ATTEMPT_MAX_COUNTS / 2 };
+/* Of ATTEMPT_MAX_COUNTS; the others are the network's. */
+enum { MAX_READS = 32, MAX_OTHERS = ATTEMPT_MAX_COUNTS - MAX_READS };
 
 struct tally {
     uint32_t count; /* of entries */
+    uint32_t reads; /* of these, of secrets */
     uint32_t more;  /* attempts that found no room */
     struct {
         uint64_t hash;
@@ -73,7 +74,9 @@ void watch_end(struct watch *watch) {
     close_fd(&watch->listener);
     close_fd(&watch->route);
     free(watch->tally);
+    free(watch->homes);
     watch->tally = NULL;
+    watch->homes = NULL;
 }
 
 /* ---- what the kernel says about a process -------------------------------------------------------- */
@@ -161,12 +164,13 @@ static void count(struct call *call, const struct found *found) {
         tally->entries[i].query_id = query_id;
         return;
     }
-    if (found->attempt.act == ATTEMPT_READ && tally->count >= MAX_FILES)
-        return; /* nor are they among those that are counted without a name, which are the network's */
-    if (tally->count == ATTEMPT_MAX_COUNTS || tell(call, found, tally->count) < 0) {
-        tally->more++;
+    int is_read = found->attempt.act == ATTEMPT_READ;
+    int is_full = is_read ? tally->reads == MAX_READS : tally->count - tally->reads == MAX_OTHERS;
+    if (is_full || tell(call, found, tally->count) < 0) {
+        tally->more += !is_read; /* those are the network's */
         return;
     }
+    tally->reads += (uint32_t)is_read;
     tally->entries[tally->count].hash = wanted;
     tally->entries[tally->count].times = 1;
     tally->entries[tally->count++].query_id = query_id;
@@ -322,17 +326,20 @@ static void look_at_open(struct call *call, int directory_fd, uint64_t path, uin
     pid_t tid = call->caller.tid;
     struct found found = {0};
     char text[ATTEMPT_MAX_PAYLOAD];
-    if ((flags & O_ACCMODE) == O_WRONLY)
+    /* O_CREAT makes what is missing, and O_PATH reads nothing. */
+    if ((flags & O_ACCMODE) == O_WRONLY || flags & (O_CREAT | O_PATH))
         return;
     read_text(&call->caller, path, text, sizeof text);
-    if (!*text)
+    if (!*text || !call->watch->homes)
         return;
-    found.payload_bytes = find_missing_secret(tid, directory_fd, text, found.payload, sizeof found.payload);
-    if (!found.payload_bytes || ioctl(call->watch->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->notif_id) != 0)
+    found.payload_bytes = find_missing_secret(tid, directory_fd, text, call->watch->homes, found.payload,
+                                              sizeof found.payload);
+    if (!found.payload_bytes)
         return;
     found.attempt.act = ATTEMPT_READ;
     find_process(tid, &found.attempt.pid, &found.attempt.inner_pid);
-    count(call, &found);
+    if (ioctl(call->watch->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->notif_id) == 0)
+        count(call, &found);
 }
 
 /* Gives whether it was one of those that open a file. Of a process that nobody may look at, nobody knows which. */
@@ -402,6 +409,9 @@ static void begin(struct watch *watch) {
         int32_t answer = try_to_look(watch, &hello);
         /* The listener stays all the same: without one, each call that the filter tells of would fail (ENOSYS). */
         watch->is_blind = answer != 0;
+        hello.homes[sizeof hello.homes - 1] = hello.homes[sizeof hello.homes - 2] = 0;
+        if ((watch->homes = malloc(sizeof hello.homes)) != NULL)
+            memcpy(watch->homes, hello.homes, sizeof hello.homes);
         send(watch->socket, &answer, sizeof answer, MSG_NOSIGNAL | MSG_DONTWAIT);
     } else {
         while (fd_count)
@@ -434,7 +444,7 @@ void watch_serve(struct watch *watch, uint64_t id, int up, int events) {
     out.answer.id = in.notif.id;
     if (watch->is_blind || (is_file = look_at_file(&call)) || !look(&call))
         out.answer.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
-    if (call.caller.is_refused && !is_file)
+    if (call.caller.is_refused && !watch->is_blind && !is_file)
         look_at_nothing(&call);
     ioctl(watch->listener, SECCOMP_IOCTL_NOTIF_SEND, &out);
 }

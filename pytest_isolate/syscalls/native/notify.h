@@ -17,7 +17,9 @@ struct watch {
     int is_blind; /* what it would have to read is refused: it lets all go on, and pytest knows */
     uint64_t net_inode;
     struct tally *tally;
+    char *homes; /* see watch.h */
 };
+#define NO_WATCH (struct watch){-1, -1, -1, 0, 0, NULL, NULL}
 
 /* Gives the descriptor to poll, or -1. */
 int watch_fd(const struct watch *watch);

@@ -1,15 +1,13 @@
-/* What only the user's own machine has. */
+/* Attempts to read what only the user's own machine has. */
 #ifndef PYTEST_ISOLATE_SECRETS_H
 #define PYTEST_ISOLATE_SECRETS_H
 
 #include <stddef.h>
 #include <sys/types.h>
 
-/* Files and directories of a home; NULL ends them. */
-extern const char *const isolate_secrets[];
-
-/* Whether a path that a thread would open (openat(2)) is that of a secret of whatever home, and leads nowhere.
- * `absolute` takes it then, cut off, and its size is given; else 0. */
-size_t find_missing_secret(pid_t tid, int directory_fd, const char *path, char *absolute, size_t size);
+/* Whether a path that a thread would open (openat(2)) is that of a secret of one of the `homes` (see watch.h), and
+ * leads nowhere. `absolute` takes it then, cut off, and its size is given; else 0. */
+size_t find_missing_secret(pid_t tid, int directory_fd, const char *path, const char *homes, char *absolute,
+                           size_t size);
 
 #endif

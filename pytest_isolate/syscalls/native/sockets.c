@@ -214,3 +214,13 @@ int is_nonblocking(pid_t tid, int number) {
     const char *flags = strstr(text, "flags:");
     return flags && strtol(flags + 6, NULL, 8) & O_NONBLOCK;
 }
+
+size_t read_descriptor_link(pid_t tid, int number, char *text, size_t size) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", tid, number);
+    set_alarm(1);
+    ssize_t got = readlink(path, text, size - 1);
+    set_alarm(0);
+    text[got > 0 ? got : 0] = 0;
+    return got > 0 ? (size_t)got : 0;
+}

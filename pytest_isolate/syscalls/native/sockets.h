@@ -26,6 +26,8 @@ void handle_alarm(void);
 /* As the thread itself sees it: it may have a table of descriptors of its own (CLONE_FILES). */
 struct descriptor look_at_descriptor(pid_t tid, int number);
 int is_nonblocking(pid_t tid, int number);
+/* What /proc/PID/fd says of it. Gives the size; the text ends with 0. */
+size_t read_descriptor_link(pid_t tid, int number, char *text, size_t size);
 /* Of a socket of UDP. Gives the size, or 0: it is not connected. */
 size_t find_peer(pid_t tid, const struct descriptor *of, union peer *peer);
 /* Somebody in the sandbox answers on the resolver's port. */

@@ -166,14 +166,26 @@ static struct pollfd *all_to_poll(const struct pollfd *first, size_t *count) {
     return polled;
 }
 
-/* Until one of the first WATCHED is ready, and they are what it gives; NULL: no memory. Calls that are watched go
- * on meanwhile: a test must not wait for the sandbox of another. */
-static const struct pollfd *wait_for(const struct pollfd *first) {
-    for (;;) {
+static int64_t now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Until one of the first WATCHED is ready, and they are what it gives; none is after `timeout_ms`, if that is not
+ * -1. NULL: no memory. Calls that are watched go on meanwhile: a test must not wait for the sandbox of another. */
+static const struct pollfd *wait_for(const struct pollfd *first, int timeout_ms) {
+    int64_t deadline_ms = now_ms() + timeout_ms;
+    for (int rest_ms = timeout_ms;; rest_ms = timeout_ms < 0 ? -1 : (int)(deadline_ms - now_ms())) {
         size_t count;
         struct pollfd *polled = all_to_poll(first, &count);
-        if (!polled || (poll(polled, count, -1) < 0 && errno != EINTR))
+        if (timeout_ms >= 0 && rest_ms < 0)
+            rest_ms = 0;
+        int ready = polled ? poll(polled, count, rest_ms) : -1;
+        if (!polled || (ready < 0 && errno != EINTR))
             return NULL;
+        if (ready == 0)
+            return polled;
         const struct pollfd *of_sandbox = polled + WATCHED;
         for (struct sandbox *s = sandboxes; s; s = s->next, of_sandbox++)
             if (of_sandbox->fd >= 0 && of_sandbox->revents)
@@ -228,9 +240,10 @@ static int start_helper(pid_t *helper, char *program, pid_t pid, const char *map
 /* 0, or why it did not do its work: EPERM, as it prints its own reason to nobody. */
 static int await_helper(pid_t helper) {
     int status = -1, pidfd = (int)syscall(SYS_pidfd_open, helper, 0);
-    struct pollfd watched[] = {{pidfd, POLLIN, 0}, {pytest_pidfd, POLLIN, 0}};
-    /* It may be waiting for a name service, and pytest may be gone. No signal interrupts: all are blocked. */
-    if (pidfd >= 0 && (poll(watched, 2, HELPER_MS) <= 0 || !watched[0].revents))
+    const struct pollfd first[WATCHED] = {{pidfd, POLLIN, 0}, {pytest_pidfd, POLLIN, 0}, {-1, 0, 0}};
+    const struct pollfd *ready = pidfd >= 0 ? wait_for(first, HELPER_MS) : NULL;
+    /* It may be waiting for a name service, and pytest may be gone. */
+    if (pidfd >= 0 && (!ready || !ready[0].revents))
         kill(helper, SIGKILL);
     while (waitpid(helper, &status, 0) < 0 && errno == EINTR) {
     }
@@ -256,7 +269,7 @@ static struct reply follow_init(int init, pid_t pid, const struct request *reque
     const struct pollfd first[WATCHED] = {{init, POLLIN, 0}, {pytest_pidfd, POLLIN, 0}, {-1, 0, 0}};
     for (;;) {
         struct status status;
-        const struct pollfd *ready = wait_for(first);
+        const struct pollfd *ready = wait_for(first, -1);
         if (!ready || ready[1].revents) /* pytest is gone: so is the reason to build this */
             return reply;
         if (receive_with_fds(init, &status, sizeof status, fds, fd_count) != sizeof status)
@@ -339,7 +352,7 @@ static void create(int up, const struct request *request, const struct op *ops, 
     reply.error = errno;
     close(ends[1]);
     if (pid > 0) {
-        *sandbox = (struct sandbox){sandboxes, request->id, pid, {-1, -1, -1, 0, 0, NULL}};
+        *sandbox = (struct sandbox){sandboxes, request->id, pid, NO_WATCH};
         sandboxes = sandbox;
         reply = follow_init(ends[0], pid, request, ops, data, fds, &fd_count);
         if (reply.kind == REPLY_READY && request->watch && fd_count < WIRE_MAX_EXPORTS) {
@@ -372,7 +385,7 @@ static void destroy(uint64_t id) {
 
 /* Always answered, also for a sandbox that is gone: pytest waits. */
 static void tell_counts(int up, uint64_t id) {
-    struct watch none = {-1, -1, -1, 0, 0, NULL}, *watch = &none;
+    struct watch none = NO_WATCH, *watch = &none;
     for (struct sandbox *s = sandboxes; s; s = s->next)
         if (s->id == id)
             watch = &s->watch;
@@ -533,7 +546,7 @@ int main(int argc, char **argv) {
         {WIRE_SOCKET_FD, POLLIN, 0}, {died, POLLIN, 0}, {pytest_pidfd, POLLIN, 0}};
     for (;;) {
         struct signalfd_siginfo drained;
-        const struct pollfd *ready = wait_for(first);
+        const struct pollfd *ready = wait_for(first, -1);
         if (!ready || ready[2].revents)
             break;
         if (ready[1].revents) {

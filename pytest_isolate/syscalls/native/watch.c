@@ -106,7 +106,7 @@ static int install(unsigned watched) {
     return (int)listener;
 }
 
-void isolate_watch(int socket_fd, unsigned watched, int pid, volatile int32_t *watch) {
+void isolate_watch(int socket_fd, unsigned watched, const char *homes, int pid, volatile int32_t *watch) {
     struct watch_hello hello = {.at = (uint64_t)(uintptr_t)&proof, .pid = pid};
     struct stat status;
     union {
@@ -116,6 +116,7 @@ void isolate_watch(int socket_fd, unsigned watched, int pid, volatile int32_t *w
     int fds[2] = {-1, -1};
     pending = hello.own_fd = fcntl(socket_fd, F_DUPFD_CLOEXEC, 0); /* the caller closes its own */
     hello.value = proof = (uint64_t)pid; /* which no other process has there */
+    memcpy(hello.homes, homes, sizeof hello.homes);
     /* EBUSY where a listener of somebody else's watches already: there is one for a tree of processes. */
     if (stat("/proc/self/ns/net", &status) < 0 ||
         (fds[1] = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)) < 0 || (fds[0] = install(watched)) < 0)

@@ -4,6 +4,10 @@
 
 #include <stdint.h>
 
+enum { WATCH_NETWORK = 1, WATCH_FILES = 2 };
+/* Where secrets would be: paths, each with its 0, and one more. */
+enum { WATCH_HOMES_BYTES = 1024 };
+
 /* From a process that enters, over the socket that the supervisor has exported for it; descriptors of the
  * filter's listener and of a netlink socket of the sandbox's network namespace come along, if there is no error.
  * The supervisor answers with 0 or an errno (int32_t): whether it can read `value` at `at` in the process's memory,
@@ -14,9 +18,8 @@ struct watch_hello {
     int32_t pid;    /* as the supervisor sees it */
     int32_t own_fd; /* the process's end of the socket, until it has the answer */
     uint32_t reserved;
+    char homes[WATCH_HOMES_BYTES];
 };
-
-enum { WATCH_NETWORK = 1, WATCH_FILES = 2 };
 
 /* What our own code opens in each test's process: known by its address, it is not told of. */
 enum { OWN_MOUNTINFO = 0, OWN_QUEUES = 1, OWN_PATHS = 2 };
@@ -24,7 +27,7 @@ extern const char isolate_own_paths[OWN_PATHS][24];
 
 /* In the process that enters, last of all: has no_new_privs and one thread. `watch` is 1 from then on, or minus
  * errno: nobody watches. */
-void isolate_watch(int socket_fd, unsigned watched, int pid, volatile int32_t *watch);
+void isolate_watch(int socket_fd, unsigned watched, const char *homes, int pid, volatile int32_t *watch);
 /* Once more, before the process says that it has entered: what the supervisor has answered meanwhile. */
 void isolate_watch_settle(void);
 

@@ -35,7 +35,7 @@ struct reply {
 
 /* Follows a reply ATTEMPT, and after it the bytes that it counts. */
 enum { ATTEMPT_CONNECT = 1, ATTEMPT_SEND = 2, ATTEMPT_QUERY = 3, ATTEMPT_READ = 4 };
-enum { ATTEMPT_MAX_ADDRESS = 128, ATTEMPT_MAX_PAYLOAD = 512, ATTEMPT_MAX_COMMAND = 256, ATTEMPT_MAX_COUNTS = 64 };
+enum { ATTEMPT_MAX_ADDRESS = 128, ATTEMPT_MAX_PAYLOAD = 512, ATTEMPT_MAX_COMMAND = 256, ATTEMPT_MAX_COUNTS = 96 };
 
 struct attempt {
     int32_t pid, inner_pid; /* of the process, as the host and as the sandbox see it */
