@@ -379,6 +379,36 @@ def test_a_test_that_dies_says_what_it_wrote(pytester: pytest.Pytester) -> None:
     assert record["slept_s"] is record["clock_reads"] is None
 
 
+def test_what_a_test_has_replaced_is_not_called(pytester: pytest.Pytester) -> None:
+    suite = """
+        import os
+        from unittest import mock
+
+        def test_it():
+            with mock.patch("os.path.islink", side_effect=AssertionError), \\
+                 mock.patch("os.path.realpath", side_effect=AssertionError), \\
+                 mock.patch("os.lstat", side_effect=AssertionError):
+                open(__file__).close()
+    """
+    assert run(pytester, textwrap.dedent(suite)) == {"test_it": []}
+
+
+def test_directories_are_descriptors_too(pytester: pytest.Pytester) -> None:
+    suite = """
+        import os
+
+        def test_it():
+            os.mkdir("/tmp/new")
+            os.symlink("new", "/tmp/link")
+            for name in ("/tmp/new/", "/tmp/link"):
+                os.open(name, os.O_RDONLY)
+    """
+    found = run(pytester, textwrap.dedent(suite), "--isolate-allow=files")
+    assert fits(found["test_it"], ["descriptors: left a descriptor open: file /tmp/new, test_it.py:*"])
+    (record,) = records(pytester)
+    assert [violation["count"] for violation in record["violations"]] == [2]
+
+
 def test_where_nobody_can_look_that_is_said(pytester: pytest.Pytester) -> None:
     suite = """
         import os, subprocess

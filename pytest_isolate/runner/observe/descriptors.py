@@ -48,7 +48,6 @@ class Descriptors:
         self._before = b""
         self._inherited: dict[int, tuple[str, object]] = {}
         self._opened: dict[str, str] = {}  # path -> place
-        self._real: dict[str, str] = {}  # of directories, by the name they were given
         self._sockets: list[tuple[ReferenceType[socket.socket], str]] = []
         audit.listen("open", self._open)
         audit.listen("sqlite3.connect", self._connect)
@@ -57,7 +56,6 @@ class Descriptors:
     def begin(self) -> None:
         if self._opened or self._sockets:
             self._opened.clear()
-            self._real.clear()
             self._sockets.clear()
         self._before = open_descriptors()
 
@@ -115,6 +113,10 @@ class Descriptors:
         """(what, where) of each."""
         new = _new(self._before, open_descriptors())
         links = {fd: link for fd in new if (link := _link(fd)) is not None}
+        # As the kernel names them, too; not as they are opened: the test may have replaced what this calls.
+        opened = dict(self._opened)
+        if links:
+            opened |= {os.path.realpath(path): place for path, place in self._opened.items()}
         has_loop = "anon_inode:[eventpoll]" in links.values()
         harmless = _of_multiprocessing()
         found = []
@@ -131,7 +133,7 @@ class Descriptors:
                 path = link.removesuffix(" (deleted)")
                 if path != link and os.path.basename(path).startswith(ARENA):
                     continue
-                place = self._opened.get(path) or self._opened.get(os.path.dirname(path), "")
+                place = opened.get(path) or opened.get(os.path.dirname(path), "")
                 if place:
                     found.append(
                         (
@@ -147,16 +149,7 @@ class Descriptors:
         if len(self._opened) < MOST_OPENED:
             path = paths.absolute(args[0])
             if path is not None and not path.endswith(CODE) and (place := audit.place_of_own()):
-                self._opened[path] = self._opened[self._as_the_kernel_names(path)] = place
-
-    def _as_the_kernel_names(self, path: str) -> str:
-        """Without links. Each directory is looked at once, as that takes longer than all the rest."""
-        if os.path.islink(path):
-            return os.path.realpath(path)
-        directory, name = os.path.split(path)
-        if (real := self._real.get(directory)) is None:
-            real = self._real[directory] = os.path.realpath(directory)
-        return os.path.join(real, name)
+                self._opened[path] = place
 
     def _connect(self, args: tuple[Any, ...]) -> None:
         self._open((args[0],))

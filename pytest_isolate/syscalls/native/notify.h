@@ -18,8 +18,9 @@ struct watch {
     uint64_t net_inode;
     struct tally *tally;
     char *homes; /* see watch.h */
+    int hangs;   /* a look at a secret did: there is no other */
 };
-#define NO_WATCH (struct watch){-1, -1, -1, 0, 0, NULL, NULL}
+#define NO_WATCH (struct watch){.socket = -1, .listener = -1, .route = -1}
 
 /* Gives the descriptor to poll, or -1. */
 int watch_fd(const struct watch *watch);
