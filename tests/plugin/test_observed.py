@@ -404,9 +404,9 @@ def test_directories_are_descriptors_too(pytester: pytest.Pytester) -> None:
                 os.open(name, os.O_RDONLY)
     """
     found = run(pytester, textwrap.dedent(suite), "--isolate-allow=files")
-    assert fits(found["test_it"], ["descriptors: left a descriptor open: file /tmp/new, test_it.py:*"])
-    (record,) = records(pytester)
-    assert [violation["count"] for violation in record["violations"]] == [2]
+    assert fits(
+        found["test_it"], ["descriptors: left a descriptor open: file /tmp/new (2 times), test_it.py:*"]
+    )
 
 
 def test_where_nobody_can_look_that_is_said(pytester: pytest.Pytester) -> None:
