@@ -160,7 +160,7 @@ def test_interrupt_at_the_prompt_is_for_the_debugger(terminal: Terminal) -> None
 # ---- Ctrl-C ---------------------------------------------------------------------------------------------
 
 SLEEPING = """
-    import pytest, time
+    import os, pytest, time
 
     @pytest.fixture(scope="module")
     def shared():
@@ -175,8 +175,8 @@ SLEEPING = """
     def test_before(shared): pass
 
     def test_sleeps(shared, own, tmp_path_factory):
-        (tmp_path_factory.getbasetemp() / "ready").touch()
-        time.sleep(1000)
+        ready = tmp_path_factory.getbasetemp() / "ready"
+        os.close(os.open(ready, os.O_CREAT)); time.sleep(1000)  # whoever sees it finds nothing but this line
 """
 
 
@@ -212,9 +212,7 @@ def test_interrupt(pytester: pytest.Pytester, group: bool) -> None:
 
 
 def test_a_test_that_ignores_the_interrupt_does_not_keep_pytest(pytester: pytest.Pytester) -> None:
-    ignoring = SLEEPING.replace(
-        "time.sleep(1000)", "import signal; signal.pthread_sigmask(0, {2}); time.sleep(1000)"
-    )
+    ignoring = SLEEPING.replace("os.close(", "import signal; signal.pthread_sigmask(0, {2}); os.close(")
     pytester.makepyfile(test_it=ignoring)
     started = time.monotonic()
     assert interrupted(pytester, "--isolate-all", group=True)[0] == pytest.ExitCode.INTERRUPTED
