@@ -55,7 +55,7 @@ def violations(
     of_python = [violation for violation in told if is_attempt(violation)]
     others = [violation for violation in told if not is_attempt(violation)]
     found: list[Violation] = []
-    if attempts is not None:
+    if attempts is not None and attempts.counted:  # as of few tests
         others += _secrets(attempts, others, homes)
         found += _merge(_seen(attempts, spec), of_python)
     if evidence.network_watch != KERNEL:  # or no longer: what Python alone knows of counts too
@@ -74,14 +74,12 @@ class _Seen:
 
 
 def _secrets(attempts: Attempts, told: Sequence[Violation], homes: Sequence[str]) -> Iterator[Violation]:
-    """Of other homes than these there are none: a test may make one for its programs."""
-    prefixes = tuple(prefix for home in homes for prefix in secret_words.prefixes_of(home))
+    """The supervisor tells of those below ``homes`` (native/secrets.c)."""
     of_python = {violation.what for violation in told if violation.kind is Kind.SECRETS}
     for attempt, count in attempts.counted:
-        path = os.path.normpath(attempt.host)
-        if attempt.act is Act.READ and secret_words.is_within(path, prefixes):
+        if attempt.act is Act.READ:
             where = _where(attempt, attempts)
-            found = secret_words.describe(path, homes, where, count, is_there=False)
+            found = secret_words.describe(attempt.host, homes, where, count, is_there=False)
             if attempt.pid != attempts.own_pid or found.what not in of_python:
                 yield found
 

@@ -341,9 +341,10 @@ class Voyage:
 
     def _take_attempts(self) -> None:
         if self._flight is not None and self._flight.network is not None:
-            self.run.attempts = self._flight.network.take(died=not isinstance(self.run.outcome, Completed))
-            if self._plan is not None and self.evidence.secrets_watch is not None:  # else it has not entered
-                self.evidence = network_watch.watched_by(self.evidence, self._plan, self._flight.network)
+            network = self._flight.network
+            self.run.attempts = network.take(died=not isinstance(self.run.outcome, Completed))
+            if self.evidence.secrets_watch is not None and not network.is_watched:  # it has entered, watched
+                self.evidence = network_watch.watched_by(self.evidence, self._flight.plan, network)
 
     def done(self, result: Result) -> None:
         if (

@@ -176,16 +176,11 @@ static int64_t now_ms(void) {
  * -1. NULL: no memory. Calls that are watched go on meanwhile: a test must not wait for the sandbox of another. */
 static const struct pollfd *wait_for(const struct pollfd *first, int timeout_ms) {
     int64_t deadline_ms = now_ms() + timeout_ms;
-    for (int rest_ms = timeout_ms;; rest_ms = timeout_ms < 0 ? -1 : (int)(deadline_ms - now_ms())) {
+    for (int rest_ms = timeout_ms;;) {
         size_t count;
         struct pollfd *polled = all_to_poll(first, &count);
-        if (timeout_ms >= 0 && rest_ms < 0)
-            rest_ms = 0;
-        int ready = polled ? poll(polled, count, rest_ms) : -1;
-        if (!polled || (ready < 0 && errno != EINTR))
+        if (!polled || (poll(polled, count, rest_ms) < 0 && errno != EINTR))
             return NULL;
-        if (ready == 0)
-            return polled;
         const struct pollfd *of_sandbox = polled + WATCHED;
         for (struct sandbox *s = sandboxes; s; s = s->next, of_sandbox++)
             if (of_sandbox->fd >= 0 && of_sandbox->revents)
@@ -193,7 +188,8 @@ static const struct pollfd *wait_for(const struct pollfd *first, int timeout_ms)
         for (size_t i = 0; i < WATCHED; i++)
             if (polled[i].revents)
                 return polled;
-        if (timeout_ms >= 0 && now_ms() >= deadline_ms) /* whoever is watched may have called all the time */
+        /* Not only where nothing was ready: whoever is watched may have called all the time. */
+        if (timeout_ms >= 0 && (rest_ms = (int)(deadline_ms - now_ms())) <= 0)
             return polled;
     }
 }
