@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,11 @@ PLUGIN = Path(__file__).with_name("plugin")
 #: In Suite.files: what pytest printed.
 OUTPUT = "output"
 IGNORED = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".git", ".venv")
+#: What a run has left running may still write to what is removed.
+REMOVALS, PAUSE_S = 20, 0.25
+#: For the stacks of one that did not end.
+ABORT_S = 5.0
+TAIL_LINES = 150
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +54,14 @@ class Suite:
 
 
 def run(suite: Suite, arguments: tuple[str, ...], work: Path, label: str, *, ordered: bool) -> Recording:
-    """Run it with ``arguments`` in addition. What pytest printed is in ``work/NAME/LABEL-N.log``."""
+    """Run it with ``arguments`` in addition. What pytest printed is in ``work/NAME/LABEL-N.log``. One that does not end
+    in time is killed, and has told what it has told."""
     place = work / suite.name
     tree = place / "tree"
     # Apart from other runs' tmp_path, which pytest tidies up at its end; short, for UNIX sockets; and not by
     # shutil, which a suite with very deep directories is too much for.
     temporary = Path(f"/tmp/differential-{os.getpid()}-{suite.name}")
-    subprocess.run(["rm", "-rf", tree, temporary], check=True)
+    _remove(tree, temporary)
     shutil.copytree(suite.source, tree, symlinks=True, ignore=IGNORED)
     # A copy of this too, as the checkout may change while a long suite runs.
     shutil.copytree(PLUGIN, place / "plugin", dirs_exist_ok=True, ignore=IGNORED)
@@ -74,8 +81,17 @@ def run(suite: Suite, arguments: tuple[str, ...], work: Path, label: str, *, ord
                 for name, text in files.items()
             }
         recordings.append(load(record, exit_code, wall_s, files, tree=tree, ordered=ordered))
-    subprocess.run(["rm", "-rf", temporary], check=True)
+    _remove(temporary)
     return _joined(recordings)
+
+
+def _remove(*directories: Path) -> None:
+    command = ["rm", "-rf", *map(str, directories)]
+    for _ in range(REMOVALS):
+        if subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0:
+            return
+        time.sleep(PAUSE_S)
+    subprocess.run(command, check=True)
 
 
 def _run(command: list[str], tree: Path, temporary: Path, suite: Suite, log: Path) -> int:
@@ -102,10 +118,25 @@ def _run(command: list[str], tree: Path, temporary: Path, suite: Suite, log: Pat
         )
         try:
             return process.wait(suite.timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGABRT)  # pytest's faulthandler prints where it hangs
+            time.sleep(ABORT_S)
+            _print_end(command, suite, log)
+            return _kill(process)
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _kill(process)
             raise
+
+
+def _kill(process: subprocess.Popen[bytes]) -> int:
+    os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def _print_end(command: list[str], suite: Suite, log: Path) -> None:
+    lines = log.read_text(errors="backslashreplace").splitlines()
+    heading = f"--- {shlex.join(command)} did not end in {suite.timeout_s:.0f} s; the end of its output:"
+    print(heading, *lines[-TAIL_LINES:], "---", sep="\n", flush=True)
 
 
 def _read(name: str, suite: Suite, tree: Path, log: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.differential.compare import compare, differences
 from tests.differential.explained import Explanation, explanations, load_toml
 from tests.differential.normalise import normalise
 from tests.differential.recording import SESSION, Recording, load
+from tests.differential.suite import Suite, run
 
 HERE = Path(corpus_suites.__file__).parent
 REPORT = {
@@ -78,6 +80,39 @@ def test_explained_and_unsteady_ones_are_told_apart(tmp_path: Path) -> None:
     assert [(d.nodeid, d.what) for d in found.unexplained] == [("t.py::t", "outcome")]
     assert [(d.nodeid, e.reason) for d, e in found.explained] == [("t.py::v", "because")]
     assert found.unsteady == ["t.py::u[a]: outcome"]
+
+
+def test_what_only_one_of_two_isolated_runs_shows_is_told_apart(tmp_path: Path) -> None:
+    plain = recording(tmp_path, {}, {"nodeid": "t.py::u"}, {"nodeid": "t.py::v"})
+    first = recording(
+        tmp_path, {"outcome": "failed"}, {"nodeid": "t.py::u", "outcome": "failed"}, {"nodeid": "t.py::v"}
+    )
+    second = recording(
+        tmp_path, {"outcome": "failed"}, {"nodeid": "t.py::u"}, {"nodeid": "t.py::v", "outcome": "failed"}
+    )
+    found = compare(plain, first, None, [], "isolated").with_second(
+        compare(plain, second, None, [], "isolated")
+    )
+    assert [d.name for d in found.unexplained] == ["t.py::t: outcome"]
+    assert [d.name for d in found.once] == ["t.py::u: outcome", "t.py::v: outcome"]
+
+
+def test_a_run_that_does_not_end_is_killed_and_tells_what_it_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "test_it.py").write_text(
+        "import time\ndef test_ends(): pass\ndef test_sleeps(): time.sleep(300)\n"
+    )
+    suite = Suite(name="hangs", source=source, runs=(("-p", "no:randomly"),), timeout_s=5.0)
+    found = run(suite, (), tmp_path / "work", "plain", ordered=True)
+    assert found.exit_code == -signal.SIGABRT
+    assert "TestReport call: passed" in found.facts["test_it.py::test_ends"]["outcome"]
+    assert found.facts["test_it.py::test_sleeps"]["outcome"] == ["TestReport setup: passed"]
+    said = capfd.readouterr().out
+    assert "did not end in 5 s" in said
+    assert "in test_sleeps" in said
 
 
 def test_an_explanation_is_of_its_mode_and_tests_only() -> None:
