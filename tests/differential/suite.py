@@ -26,7 +26,7 @@ IGNORED = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".git", ".venv"
 #: What a run has left running may still write to what is removed.
 REMOVALS, PAUSE_S = 20, 0.25
 #: For the stacks of one that did not end.
-ABORT_S = 5.0
+ABORT_S = 2.0
 TAIL_LINES = 150
 
 
