@@ -156,17 +156,17 @@ CDEF = (
     extern const char *const isolate_secrets[];
 
     enum { LOOK_DESCRIPTORS = 1024, LOOK_SIGNALS = 64 };
+    struct process_state { uint64_t locale; int32_t umask; unsigned char signals[64]; };
     struct look {
         unsigned char open[1024];
         int system_v;
         int queues;
-        unsigned char signals[64];
+        struct process_state state;
     };
     void isolate_look_at_descriptors(struct look *look);
     void isolate_look_at_ipc(struct look *look);
-    void isolate_look_at_signals(struct look *look);
+    void isolate_look_at_state(struct look *look);
     int isolate_has_company(void);
-    int isolate_umask(void);
     enum {
         CLOCK_SLEEP, CLOCK_TIME, CLOCK_TIME_NS, CLOCK_LOCALTIME,
         CLOCK_GMTIME, CLOCK_CTIME, CLOCK_NOW, CLOCK_UTCNOW

@@ -69,6 +69,7 @@ class Observers:
         self._ipc = ipc.Ipc()
         self._secrets = secrets_of_home.Secrets()
         self._threads = threads.Threads()
+        self._network = network.Network()
         own = [
             pytest_private.log_file_fd(config),
             *(pytest_private.uncaptured_fd(config, n) for n in range(3)),
@@ -113,7 +114,8 @@ class Observers:
         if spec.strict:
             self._observers.append(project.Project(self._rootdir))
         if spec.network is not Network.HOST:
-            self._observers.append(network.Network())
+            self._network.enter()
+            self._observers.append(self._network)
         if not isolation.missing:  # else its processes and their like may be the machine's
             self._observers += [self._ipc, self._processes]
         audit.install(self._rootdir)
@@ -129,7 +131,7 @@ class Observers:
         if not self._observers:
             return
         audit.pause()
-        audit.look_at(str(item.path))
+        audit.look_at(item.path)
         self._clock.begin()
         self._files.begin()
         for observer in self._observers:

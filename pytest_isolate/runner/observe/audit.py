@@ -34,7 +34,7 @@ _handlers: dict[str, Handler] = {}
 _find = _handlers.get
 _paused = True
 _rootdir = ""
-_test_file = ""
+_test_file: os.PathLike[str] | str = ""
 _is_project: dict[str, bool] = {}  # by file name
 _is_helper: dict[str, bool] = {}  # by file name, too
 _short_names: dict[str, str] = {}
@@ -59,7 +59,7 @@ def rootdir() -> str:
     return _rootdir
 
 
-def look_at(test_file: str) -> None:
+def look_at(test_file: os.PathLike[str]) -> None:
     """The file of the test that begins: of all places, one there says most."""
     global _test_file  # noqa: PLW0603
     _test_file = test_file
@@ -86,9 +86,10 @@ def place(top: FrameType | None = None) -> str:
     in the test's own file, else the innermost that is the project's; "" if there is none."""
     frame: FrameType | None = top if top is not None else sys._getframe(1)
     found: FrameType | None = None
+    test_file = os.fspath(_test_file)  # not for tests without a place to tell, which are nearly all
     while frame is not None:
         filename = frame.f_code.co_filename
-        if filename == _test_file:
+        if filename == test_file:
             found = frame
             break
         if found is None and _belongs(filename):

@@ -45,9 +45,12 @@ class Clock:
     def __init__(self) -> None:
         is_told()  # before the forks
         self._counts = lib.isolate_clock_counts()
+        self._has_begun = False
 
     def begin(self) -> None:
-        self._counts.reads, self._counts.slept_s = 0, 0.0
+        if self._has_begun:
+            self._counts.reads, self._counts.slept_s = 0, 0.0
+        self._has_begun = True
 
     def during(self, is_phase: bool) -> None:
         """What comes now is a phase of the test, with its fixtures; or its report, for which pytest has asked

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import locale
 import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pytest_isolate.kernel.look import signal_actions, umask
+from pytest_isolate.kernel.look import SIGNALS_AT, State, process_state
 from pytest_isolate.runner import cures
 from pytest_isolate.runner.observe import audit
 from pytest_isolate.violation import Kind, Violation
@@ -22,20 +21,22 @@ LOCALE = "the locale"
 SIGNALS = "signals"
 FUNCTION = b"\2"
 MOST = 1000
-#: Without the enumerations, which cost more than all the rest.
-_handler_of: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
-_locale_of: Callable[[int, None], str] = getattr(locale, "_setlocale", locale.setlocale)
+#: Without the enumerations, which cost more.
+_handler_of: Callable[[int], Any] = getattr(signal, "_signal", signal).getsignal
 CURE = cures.allow(Kind.ENVIRONMENT)
 
-State = dict[str, object]
+Known = dict[str, object]
+"""By the words for it."""
 
 
 class Environment:
     """Python tells before it changes a variable or the directory: only then is noted what they were."""
 
     def __init__(self) -> None:
-        self._before: State = {}
-        self._accepted: list[State] = []  # what fixtures of a wider scope make of it, and restore
+        self._state = b""
+        self._handlers: dict[int, Any] = {}
+        self._noted: Known = {}  # of what else there is, before it was changed
+        self._accepted: list[Known] = []  # what fixtures of a wider scope make of it, and restore
         self._places: dict[str, str] = {}
         for event in ("os.putenv", "os.unsetenv"):
             audit.listen(event, self._variable)
@@ -44,7 +45,10 @@ class Environment:
     def begin(self) -> None:
         if self._places:
             self._places.clear()
-        self._before = _state()
+        if self._noted:
+            self._noted = {}
+        self._state = process_state()
+        self._handlers = _handlers(self._state)
 
     def aside(self) -> Callable[[], None]:
         # A fixture that this one takes the place of may have been torn down in this test already.
@@ -52,7 +56,8 @@ class Environment:
 
         def end() -> None:
             after = self._look()
-            earlier = {name: before.get(name, self._before.get(name)) for name in after}
+            known = self._known()
+            earlier = {name: before.get(name, known.get(name)) for name in after}
             changed = [name for name, value in after.items() if earlier[name] != value]
             if changed:
                 self._accepted += [
@@ -63,15 +68,22 @@ class Environment:
 
         return end
 
-    def _look(self) -> State:
-        """All that is known of."""
-        state = _state()
-        return state | {name: _now(name) for name in self._before if name not in state}
+    def _known(self) -> Known:
+        """From before the test."""
+        return _parts(self._state, self._handlers) | self._noted
+
+    def _look(self) -> Known:
+        """All of that, as it is now."""
+        state = process_state()
+        return _parts(state, _handlers(state)) | {name: _now(name) for name in self._noted}
 
     def found(self) -> Iterator[Violation]:
-        after = _state()
-        for name, then in self._before.items():
-            now = after[name] if name in after else _now(name)
+        state = process_state()
+        if state == self._state and not self._noted and _handlers(state) == self._handlers:
+            return
+        after = self._look()
+        for name, then in self._known().items():
+            now = after[name]
             if now != then and not any(
                 name in accepted and accepted[name] == now for accepted in self._accepted
             ):
@@ -88,8 +100,8 @@ class Environment:
         self._note(DIRECTORY)
 
     def _note(self, name: str) -> None:
-        if name not in self._before and len(self._before) < MOST:
-            self._before[name] = _now(name)
+        if name not in self._noted and len(self._noted) < MOST:
+            self._noted[name] = _now(name)
         if place := audit.place():
             self._places[name] = place
 
@@ -98,24 +110,20 @@ VARIABLE = "os.environ: "
 DIRECTORY = "the current directory"
 
 
-def _state() -> State:
-    """By the words for it."""
-    return {
-        UMASK: umask(),
-        LOCALE: _locale_of(locale.LC_ALL, None),
-        SIGNALS: _handlers(),
-    }
+def _parts(state: bytes, handlers: dict[int, Any]) -> Known:
+    found = State.of(state)
+    return {UMASK: found.umask, LOCALE: found.locale, SIGNALS: (found.signals, handlers)}
 
 
-def _handlers() -> tuple[bytes, dict[int, Any]]:
-    """What signals do; and which function of Python those call that call one, None if it is not Python's."""
-    actions = signal_actions()
-    handlers = {}
-    at = actions.find(FUNCTION)
+def _handlers(state: bytes) -> dict[int, Any]:
+    """Which function of Python each signal calls that calls a function; None if it is not Python's."""
+    found = {}
+    at = state.find(FUNCTION, SIGNALS_AT)
     while at >= 0:
-        handlers[at + 1] = _handler_of(at + 1)
-        at = actions.find(FUNCTION, at + 1)
-    return actions, handlers
+        number = at - SIGNALS_AT + 1
+        found[number] = _handler_of(number)
+        at = state.find(FUNCTION, at + 1)
+    return found
 
 
 def _now(name: str) -> object:

@@ -42,7 +42,8 @@ class Files:
         audit.listen("os.rename", self._noting(0))
 
     def begin(self) -> None:
-        self._places.clear()
+        if self._places:
+            self._places.clear()
 
     def places(self) -> dict[str, str]:
         """By path, as it is without links on the way."""

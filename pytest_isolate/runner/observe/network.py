@@ -1,7 +1,7 @@
 """Where in Python the network is used: the kernel tells what was tried (``runner/network_watch.py``), and
 cannot tell which line it was. Where it tells nothing, this is all there is.
 
-What processes do that the test forks is seen as well: they share a page of memory with it.
+What processes do that the test forks is seen as well: they share a few pages of memory with it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from pytest_isolate.violation import Violation
 __all__ = ["Network"]
 
 SLOTS, SLOT_BYTES = 64, 512
-IS_USED = SLOTS * SLOT_BYTES  # where a byte says so: nearly all tests leave it at that
+IS_USED = SLOTS * SLOT_BYTES  # where a byte says so
+#: Whoever is to share the memory needs it before.
+FORKS = ("os.fork", "os.forkpty", "subprocess.Popen")
 SLOT = struct.Struct("=IH")  # count, length of the text
 #: Found without a look at the address: most of what tests do.
 INSIDE = ("127.", "localhost", "::1")
@@ -33,6 +35,12 @@ NOWHERE = ("", "0.0.0.0", "::", None, b"")
 
 class Network:
     def __init__(self) -> None:
+        self._hears = False
+        self._shared: mmap.mmap | None = None  # nearly all tests need none
+        self._slots: dict[bytes, int] = {}
+        self._pid = 0
+        for event in FORKS:
+            audit.listen(event, self._share)
         for event, handler in {
             "socket.connect": self._connect,
             "socket.sendto": self._send,
@@ -42,24 +50,32 @@ class Network:
         }.items():
             audit.listen(event, handler)
 
+    def enter(self) -> None:
+        """In the process of a test that has a network of its own."""
+        self._hears = True
+
     def begin(self) -> None:
-        self._page = mmap.mmap(-1, IS_USED + 1)  # shared with forks, zero, and not there before it is used
-        self._slots: dict[bytes, int] = {}
-        self._pid = os.getpid()
+        if self._shared is not None:
+            self._shared, self._slots = None, {}
+
+    def _share(self, args: tuple[Any, ...] = ()) -> None:
+        if self._hears and self._shared is None:
+            self._shared = mmap.mmap(-1, IS_USED + 1)  # shared with forks, and zero
+            self._pid = os.getpid()
 
     def aside(self) -> Callable[[], None]:
         """The kernel counts these attempts too: they stay."""
         return lambda: None
 
     def found(self) -> Iterator[Violation]:
-        if not self._page[IS_USED]:
+        if self._shared is None or not self._shared[IS_USED]:
             return
-        hosts = None
+        page, hosts = self._shared, None
         for at in range(0, IS_USED, SLOT_BYTES):
-            count, size = SLOT.unpack_from(self._page, at)
+            count, size = SLOT.unpack_from(page, at)
             start = at + SLOT.size
             try:
-                fields = self._page[start : start + size].decode().split("\0")
+                fields = page[start : start + size].decode().split("\0")
                 act, protocol, host, port, place = fields
                 if not count or not host:
                     continue
@@ -111,26 +127,29 @@ class Network:
         self._keep(Act.QUERY, "", name.lower().rstrip("."), 0)
 
     def _keep(self, act: Act, protocol: str, host: str, port: int) -> None:
+        self._share()
+        if (page := self._shared) is None:
+            return
         text = "\0".join((str(act.value), protocol, host, str(port), _place()))
         data = text.encode("utf-8", "replace")[: SLOT_BYTES - SLOT.size]
         at = self._slots.get(data)
         if at is None:
-            at = self._free_slot()
+            at = self._free_slot(page)
             if at is None:
                 return
             self._slots[data] = at
-            self._page[IS_USED] = 1
-            self._page[at + SLOT.size : at + SLOT.size + len(data)] = data
-            SLOT.pack_into(self._page, at, 0, len(data))
-        (count, size) = SLOT.unpack_from(self._page, at)
-        SLOT.pack_into(self._page, at, min(count + 1, 2**32 - 1), size)
+            page[IS_USED] = 1
+            page[at + SLOT.size : at + SLOT.size + len(data)] = data
+            SLOT.pack_into(page, at, 0, len(data))
+        (count, size) = SLOT.unpack_from(page, at)
+        SLOT.pack_into(page, at, min(count + 1, 2**32 - 1), size)
 
-    def _free_slot(self) -> int | None:
+    def _free_slot(self, page: mmap.mmap) -> int | None:
         # Processes look from different places: they write without a lock.
         first = 0 if (pid := os.getpid()) == self._pid else pid * 7
         for n in range(SLOTS):
             at = (first + n) % SLOTS * SLOT_BYTES
-            if SLOT.unpack_from(self._page, at)[1] == 0:
+            if SLOT.unpack_from(page, at)[1] == 0:
                 return at
         return None
 

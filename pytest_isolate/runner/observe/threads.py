@@ -30,30 +30,35 @@ class Threads:
         self._pools: WeakSet[ThreadPoolExecutor] = WeakSet()  # made by the test
         audit.listen("_thread.start_new_thread", self._started)  # since Python 3.12
         audit.listen("_thread.start_joinable_thread", self._started)  # by threading since Python 3.13
+        self._make = ThreadPoolExecutor.__init__
+        self._make_noted = self._noting(self._make)
 
     def enter(self) -> None:
         """Hear of pools as they are made, in the test's own process alone. One that was there before starts
         its threads when a test gives it work, and they are not the test's; but no audit event tells, nor does
         a pool know its age."""
-        make = ThreadPoolExecutor.__init__
+        if ThreadPoolExecutor.__init__ is not self._make:  # another plugin's, of later
+            self._make_noted = self._noting(ThreadPoolExecutor.__init__)
+        ThreadPoolExecutor.__init__ = self._make_noted  # type: ignore[method-assign]
 
+    def _noting(self, make: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(make)
         def __init__(pool: ThreadPoolExecutor, *args: Any, **kwargs: Any) -> None:
             make(pool, *args, **kwargs)
             self._pools.add(pool)
 
-        ThreadPoolExecutor.__init__ = __init__  # type: ignore[method-assign,assignment]
+        return __init__
 
     def begin(self) -> None:
-        self._before = set(threading.enumerate())
+        self._before = _others()
         if self._pools:
             self._pools.clear()
 
     def aside(self) -> Callable[[], None]:
-        before, pools = set(threading.enumerate()), set(self._pools)
+        before, pools = _others(), set(self._pools)
 
         def end() -> None:
-            self._before.update(set(threading.enumerate()) - before)
+            self._before |= _others() - before
             self._pools &= pools
 
         return end
@@ -71,12 +76,9 @@ class Threads:
             )
 
     def _left(self) -> list[threading.Thread]:
-        if threading.active_count() <= len(self._before) and self._before.issuperset(threading.enumerate()):
-            return []
-        new = set(threading.enumerate()) - self._before
         return [
             thread
-            for thread in new
+            for thread in _others() - self._before
             # A dummy stands for a thread that is not Python's.
             if not isinstance(thread, threading._DummyThread)
             and not (_target_of(thread)[0] + ".").startswith(HARMLESS)
@@ -94,6 +96,13 @@ class Threads:
         thread = getattr(args[0], "__self__", None)  # of Thread._bootstrap
         if isinstance(thread, threading.Thread) and (place := audit.place()):
             self._places[thread] = place
+
+
+def _others() -> set[threading.Thread]:
+    """But for the caller, which runs the test; nearly all tests have no other."""
+    if threading.active_count() == 1:
+        return set()
+    return {*threading.enumerate()} - {threading.current_thread()}
 
 
 def _definition(thread: threading.Thread) -> str:

@@ -1,9 +1,8 @@
 #define _GNU_SOURCE
 #include "look.h"
-#include "watch.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <locale.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
@@ -14,44 +13,46 @@
 #include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include <sys/vfs.h>
+
+#ifndef MQUEUE_MAGIC /* not in linux/magic.h */
+#define MQUEUE_MAGIC 0x19800202
+#endif
+
+/* Since Linux 6.2 (proc_fd_getattr); 0 before. */
+static int64_t count_descriptors(void) {
+    struct stat status;
+    return stat("/proc/self/fd", &status) < 0 ? 0 : (int64_t)status.st_size;
+}
 
 void isolate_look_at_descriptors(struct look *look) {
-    struct pollfd polled[LOOK_DESCRIPTORS];
+    enum { AT_ONCE = 128 };
+    struct pollfd polled[AT_ONCE];
     struct rlimit limit;
-    nfds_t count = LOOK_DESCRIPTORS;
+    int64_t all = count_descriptors(), found = 0;
+    nfds_t count = AT_ONCE;
     memset(look->open, 0, sizeof look->open);
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < count)
         count = limit.rlim_cur; /* poll(2) takes no more */
-    for (nfds_t fd = 0; fd < count; fd++)
-        polled[fd] = (struct pollfd){.fd = (int)fd};
-    if (poll(polled, count, 0) >= 0)
-        for (nfds_t fd = 0; fd < count; fd++)
-            look->open[fd] = !(polled[fd].revents & POLLNVAL);
+    for (nfds_t first = 0; count && first + count <= LOOK_DESCRIPTORS && (!all || found < all); first += count) {
+        for (nfds_t i = 0; i < count; i++)
+            polled[i] = (struct pollfd){.fd = (int)(first + i)};
+        if (poll(polled, count, 0) < 0)
+            return;
+        for (nfds_t i = 0; i < count; i++)
+            found += look->open[first + i] = !(polled[i].revents & POLLNVAL);
+    }
 }
 
-struct entry { /* linux_dirent64, getdents(2) */
-    uint64_t inode;
-    int64_t offset;
-    unsigned short length;
-    unsigned char type;
-    char name[];
-};
-
-/* How many entries a directory has but for . and the like; 0 if there is no such directory. */
-static int count_entries(const char *path) {
-    char buffer[8192] __attribute__((aligned(8)));
-    int count = 0;
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    long size;
-    while ((size = syscall(SYS_getdents64, fd, buffer, sizeof buffer)) > 0)
-        for (long at = 0; at < size; at += ((struct entry *)(buffer + at))->length)
-            count += ((struct entry *)(buffer + at))->name[0] != '.';
-    close(fd);
-    return count;
+/* Its size tells: 20 bytes for each, and for . and .. (DIRENT_SIZE in the kernel's ipc/mqueue.c). */
+static int count_queues(void) {
+    enum { ENTRY_BYTES = 20, OF_KERNEL = 2 };
+    const char *path = "/dev/mqueue";
+    struct statfs file_system;
+    struct stat status;
+    if (stat(path, &status) < 0 || statfs(path, &file_system) < 0 || file_system.f_type != MQUEUE_MAGIC)
+        return 0; /* a root without */
+    return (int)(status.st_size / ENTRY_BYTES) - OF_KERNEL;
 }
 
 void isolate_look_at_ipc(struct look *look) {
@@ -70,26 +71,32 @@ void isolate_look_at_ipc(struct look *look) {
         look->system_v += segments.used_ids;
     if (msgctl(0, MSG_INFO, (struct msqid_ds *)&messages) >= 0)
         look->system_v += messages.msgpool;
-    look->queues = count_entries(isolate_own_paths[OWN_QUEUES]);
+    look->queues = count_queues();
 }
 
-void isolate_look_at_signals(struct look *look) {
+static uint64_t hash(const char *text) { /* FNV-1a */
+    uint64_t found = 0xcbf29ce484222325ULL;
+    for (; text && *text; text++)
+        found = (found ^ (unsigned char)*text) * 0x100000001b3ULL;
+    return found;
+}
+
+void isolate_look_at_state(struct look *look) {
+    struct process_state *state = &look->state;
+    mode_t mask = umask(077);
+    umask(mask);
+    state->umask = (int32_t)mask;
+    state->locale = hash(setlocale(LC_ALL, NULL));
     for (int number = 1; number <= LOOK_SIGNALS; number++) {
         struct sigaction action; /* glibc refuses its own two */
         if (sigaction(number, NULL, &action) != 0 || action.sa_handler == SIG_DFL)
-            look->signals[number - 1] = 0;
+            state->signals[number - 1] = 0;
         else
-            look->signals[number - 1] = action.sa_handler == SIG_IGN ? 1 : 2;
+            state->signals[number - 1] = action.sa_handler == SIG_IGN ? 1 : 2;
     }
 }
 
 int isolate_has_company(void) {
     /* kill(2): -1 is everybody in the pid namespace but its init and, on Linux, the caller; 0 is no signal. */
     return kill(-1, 0) == 0 || errno != ESRCH;
-}
-
-int isolate_umask(void) {
-    mode_t mask = umask(077);
-    umask(mask);
-    return (int)mask;
 }

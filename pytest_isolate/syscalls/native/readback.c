@@ -93,7 +93,7 @@ static void add_mounts(struct frame *frame) {
     char line[LINE_BYTES];
     const char *separator = "";
     int is_start = 1;
-    FILE *lines = fopen(isolate_own_paths[OWN_MOUNTINFO], "re");
+    FILE *lines = fopen(isolate_own_path, "re");
     while (lines && fgets(line, sizeof line, lines)) {
         int is_end = strchr(line, '\n') != NULL; /* a longer line comes in pieces */
         if (is_start)

@@ -31,7 +31,7 @@ enum { MIN_QUERY_BYTES = 17, MAX_QUERY_BYTES = 512, ANSWER_MS = 10000 };
 /* The one message that the filter lets pass, known by its address: it hands the listener to the supervisor, and
  * nobody could answer for it before that. */
 static struct msghdr handing_over;
-const char isolate_own_paths[OWN_PATHS][24] = {"/proc/self/mountinfo", "/dev/mqueue"};
+const char isolate_own_path[] = "/proc/self/mountinfo";
 /* What the supervisor is to read here. */
 static uint64_t proof;
 /* Where the answer comes, and goes. Nobody waits for it at once: the supervisor may be building a sandbox. */
@@ -45,56 +45,55 @@ static volatile int32_t *pending_watch;
 #define END(action) BPF_STMT(BPF_RET | BPF_K, (action))
 
 static int install(unsigned watched) {
-    uint64_t own = (uint64_t)(uintptr_t)&handing_over, paths = (uint64_t)(uintptr_t)isolate_own_paths;
+    uint64_t own = (uint64_t)(uintptr_t)&handing_over, path = (uint64_t)(uintptr_t)isolate_own_path;
     uint32_t network = watched & WATCH_NETWORK ? SECCOMP_RET_USER_NOTIF : SECCOMP_RET_ALLOW;
     uint32_t files = watched & WATCH_FILES ? SECCOMP_RET_USER_NOTIF : SECCOMP_RET_ALLOW;
     struct sock_filter code[] = {
         /*  0 */ LOAD(arch),
         /*  1 */ IF(BPF_JEQ, NATIVE_ARCH, 1, 0),
-        /*  2 */ IF(BPF_JEQ, COMPAT_ARCH, 31, 8),
+        /*  2 */ IF(BPF_JEQ, COMPAT_ARCH, 30, 8),
         /*  3 */ LOAD(nr),
         /*  4 */ IF(BPF_JEQ, SYS_openat, 7, 0),
-        /*  5 */ IF(BPF_JEQ, SYS_openat2, 11, 0),
-        /*  6 */ IF(BPF_JEQ, OLD_OPEN, 10, 0),
-        /*  7 */ IF(BPF_JEQ, SYS_connect, 10, 0),
-        /*  8 */ IF(BPF_JEQ, SYS_sendmmsg, 9, 0),
-        /*  9 */ IF(BPF_JEQ, SYS_sendmsg, 9, 0),
-        /* 10 */ IF(BPF_JEQ, SYS_sendto, 12, 0),
+        /*  5 */ IF(BPF_JEQ, SYS_openat2, 10, 0),
+        /*  6 */ IF(BPF_JEQ, OLD_OPEN, 9, 0),
+        /*  7 */ IF(BPF_JEQ, SYS_connect, 9, 0),
+        /*  8 */ IF(BPF_JEQ, SYS_sendmmsg, 8, 0),
+        /*  9 */ IF(BPF_JEQ, SYS_sendmsg, 8, 0),
+        /* 10 */ IF(BPF_JEQ, SYS_sendto, 11, 0),
         /* 11 */ END(SECCOMP_RET_ALLOW),
         /* 12 */ LOAD_HIGH(1), /* openat */
-        /* 13 */ IF(BPF_JEQ, (uint32_t)(paths >> 32), 0, 3),
+        /* 13 */ IF(BPF_JEQ, (uint32_t)(path >> 32), 0, 2),
         /* 14 */ LOAD_LOW(1),
-        /* 15 */ IF(BPF_JGE, (uint32_t)paths, 0, 1),
-        /* 16 */ IF(BPF_JGE, (uint32_t)paths + sizeof isolate_own_paths, 0, 16),
-        /* 17 */ END(files),
-        /* 18 */ END(network),
-        /* 19 */ LOAD_LOW(1), /* sendmsg */
-        /* 20 */ IF(BPF_JEQ, (uint32_t)own, 0, 11),
-        /* 21 */ LOAD_HIGH(1),
-        /* 22 */ IF(BPF_JEQ, (uint32_t)(own >> 32), 10, 9),
-        /* 23 */ LOAD_LOW(4), /* sendto: with an address, or what looks like a resolver's query (glibc's send_dg) */
-        /* 24 */ IF(BPF_JEQ, 0, 0, 7),
-        /* 25 */ LOAD_HIGH(4),
-        /* 26 */ IF(BPF_JEQ, 0, 0, 5),
-        /* 27 */ LOAD_LOW(3),
-        /* 28 */ IF(BPF_JEQ, MSG_NOSIGNAL, 0, 4),
-        /* 29 */ LOAD_LOW(2),
-        /* 30 */ IF(BPF_JGE, MIN_QUERY_BYTES, 0, 2),
-        /* 31 */ IF(BPF_JGT, MAX_QUERY_BYTES, 1, 0),
-        /* 32 */ END(network),
-        /* 33 */ END(SECCOMP_RET_ALLOW),
-        /* 34 */ LOAD(nr), /* 32 bits: of these there are few, and whoever is told looks closer */
-        /* 35 */ IF(BPF_JEQ, COMPAT_OPEN, 8, 0),
-        /* 36 */ IF(BPF_JEQ, COMPAT_OPENAT, 7, 0),
-        /* 37 */ IF(BPF_JEQ, COMPAT_OPENAT2, 6, 0),
-        /* 38 */ IF(BPF_JEQ, COMPAT_CONNECT, 6, 0),
-        /* 39 */ IF(BPF_JEQ, COMPAT_SENDTO, 5, 0),
-        /* 40 */ IF(BPF_JEQ, COMPAT_SENDMSG, 4, 0),
-        /* 41 */ IF(BPF_JEQ, COMPAT_SENDMMSG, 3, 0),
-        /* 42 */ IF(BPF_JEQ, COMPAT_SOCKETCALL, 2, 0),
-        /* 43 */ END(SECCOMP_RET_ALLOW),
-        /* 44 */ END(files),
-        /* 45 */ END(network),
+        /* 15 */ IF(BPF_JEQ, (uint32_t)path, 16, 0),
+        /* 16 */ END(files),
+        /* 17 */ END(network),
+        /* 18 */ LOAD_LOW(1), /* sendmsg */
+        /* 19 */ IF(BPF_JEQ, (uint32_t)own, 0, 11),
+        /* 20 */ LOAD_HIGH(1),
+        /* 21 */ IF(BPF_JEQ, (uint32_t)(own >> 32), 10, 9),
+        /* 22 */ LOAD_LOW(4), /* sendto: with an address, or what looks like a resolver's query (glibc's send_dg) */
+        /* 23 */ IF(BPF_JEQ, 0, 0, 7),
+        /* 24 */ LOAD_HIGH(4),
+        /* 25 */ IF(BPF_JEQ, 0, 0, 5),
+        /* 26 */ LOAD_LOW(3),
+        /* 27 */ IF(BPF_JEQ, MSG_NOSIGNAL, 0, 4),
+        /* 28 */ LOAD_LOW(2),
+        /* 29 */ IF(BPF_JGE, MIN_QUERY_BYTES, 0, 2),
+        /* 30 */ IF(BPF_JGT, MAX_QUERY_BYTES, 1, 0),
+        /* 31 */ END(network),
+        /* 32 */ END(SECCOMP_RET_ALLOW),
+        /* 33 */ LOAD(nr), /* 32 bits: of these there are few, and whoever is told looks closer */
+        /* 34 */ IF(BPF_JEQ, COMPAT_OPEN, 8, 0),
+        /* 35 */ IF(BPF_JEQ, COMPAT_OPENAT, 7, 0),
+        /* 36 */ IF(BPF_JEQ, COMPAT_OPENAT2, 6, 0),
+        /* 37 */ IF(BPF_JEQ, COMPAT_CONNECT, 6, 0),
+        /* 38 */ IF(BPF_JEQ, COMPAT_SENDTO, 5, 0),
+        /* 39 */ IF(BPF_JEQ, COMPAT_SENDMSG, 4, 0),
+        /* 40 */ IF(BPF_JEQ, COMPAT_SENDMMSG, 3, 0),
+        /* 41 */ IF(BPF_JEQ, COMPAT_SOCKETCALL, 2, 0),
+        /* 42 */ END(SECCOMP_RET_ALLOW),
+        /* 43 */ END(files),
+        /* 44 */ END(network),
     };
     struct sock_fprog program = {sizeof code / sizeof *code, code};
     /* Before Linux 5.16 a filter would slow down all the process's code (spec_store_bypass). */

@@ -22,8 +22,7 @@ struct watch_hello {
 };
 
 /* What our own code opens in each test's process: known by its address, it is not told of. */
-enum { OWN_MOUNTINFO = 0, OWN_QUEUES = 1, OWN_PATHS = 2 };
-extern const char isolate_own_paths[OWN_PATHS][24];
+extern const char isolate_own_path[];
 
 /* In the process that enters, last of all: has no_new_privs and one thread. `watch` is 1 from then on, or minus
  * errno: nobody watches. */
