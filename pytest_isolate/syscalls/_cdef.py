@@ -155,15 +155,20 @@ CDEF = (
     void isolate_watch_settle(void);
     extern const char *const isolate_secrets[];
 
-    enum { LOOK_DESCRIPTORS = 1024, LOOK_SIGNALS = 64 };
+    enum { LOOK_DESCRIPTORS = 1024, LOOK_SIGNALS = 64, LOOK_USES = 64, LOOK_OWN = 16 };
     struct process_state { uint64_t locale; int32_t umask; unsigned char signals[64]; };
+    struct descriptor_use { int32_t fd, is_own; uint64_t device, inode, use; };
     struct look {
         unsigned char open[1024];
         int system_v;
         int queues;
         struct process_state state;
+        int32_t own[16];
+        int32_t uses_count;
+        struct descriptor_use uses[64];
     };
     void isolate_look_at_descriptors(struct look *look);
+    void isolate_look_at_uses(struct look *look);
     void isolate_look_at_ipc(struct look *look);
     void isolate_look_at_state(struct look *look);
     int isolate_has_company(void);

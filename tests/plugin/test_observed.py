@@ -332,6 +332,21 @@ def test_descriptors_of_pytests_own(pytester: pytest.Pytester) -> None:
     }
 
 
+def test_connections_of_pytests_own(pytester: pytest.Pytester) -> None:
+    suite = """
+        import socket
+        SERVER = socket.create_server(("127.0.0.1", 0))
+        CLIENT = socket.create_connection(SERVER.getsockname())
+        CONNECTION, _ = SERVER.accept()
+        def test_used(): CLIENT.sendall(b"x")
+        def test_left(): pass
+    """
+    found = run(pytester, suite, "--isolate-fixtures=fresh")
+    assert found["test_left"] == []
+    (line, *_) = found["test_used"]
+    assert line.startswith("descriptors: used a descriptor of pytest's own: a tcp socket")
+
+
 def test_what_pytest_writes_meanwhile_is_not_the_tests(pytester: pytest.Pytester) -> None:
     suite = "import time\ndef test_soon(): pass\ndef test_late(): time.sleep(0.5)"
     found = run(pytester, suite, "--isolate-fixtures=fresh", "--isolate-jobs=2", "-v")

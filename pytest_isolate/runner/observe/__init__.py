@@ -70,6 +70,7 @@ class Observers:
         self._secrets = secrets_of_home.Secrets()
         self._threads = threads.Threads()
         self._network = network.Network()
+        self._project = project.Project(self._rootdir)
         own = [
             pytest_private.log_file_fd(config),
             *(pytest_private.uncaptured_fd(config, n) for n in range(3)),
@@ -112,7 +113,8 @@ class Observers:
             return
         self._observers = [*self._all]
         if spec.strict:
-            self._observers.append(project.Project(self._rootdir))
+            self._project.enter()
+            self._observers.append(self._project)
         if spec.network is not Network.HOST:
             self._network.enter()
             self._observers.append(self._network)

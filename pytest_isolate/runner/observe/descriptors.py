@@ -9,14 +9,13 @@ from __future__ import annotations
 import gc
 import os
 import socket
-import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from weakref import ReferenceType, ref
 
-from pytest_isolate.kernel.look import open_descriptors
+from pytest_isolate.kernel.look import Use, descriptor_uses, open_descriptors, own_descriptors
 from pytest_isolate.runner import cures
 from pytest_isolate.runner.observe import audit, paths
 from pytest_isolate.violation import Kind, Violation
@@ -31,9 +30,6 @@ GRACE_S = 0.1
 #: Memory of multiprocessing.Value and its like (heap.py), which outlives them to be used again.
 ARENA = "pym-"
 CODE = (".py", ".pyc", ".so")
-TCP_INFO_BYTES = 256
-#: struct tcp_info (linux/tcp.h): tcpi_bytes_acked and tcpi_bytes_received, since Linux 4.1.
-TCP_COUNTERS = slice(120, 136)
 CURE = cures.allow(Kind.DESCRIPTORS)
 #: A program of its own inherits none.
 INHERITED_CURE = f'start="spawn", {CURE}'
@@ -42,11 +38,11 @@ INHERITED_CURE = f'start="spawn", {CURE}'
 class Descriptors:
     def __init__(self, own: Iterable[int]) -> None:
         """``own``: of pytest and this plugin, which the test may use unknowingly."""
-        self._own = {0, 1, 2, *own}
+        own_descriptors({0, 1, 2, *own})
         # Beside other tests a child has them diverted; pytest still writes to the files that they were.
-        self._own_files = {_identity(fd) for fd in self._own}
+        self._own_files = {use.file for use in _own(descriptor_uses())}
         self._before = b""
-        self._inherited: dict[int, tuple[str, object]] = {}
+        self._inherited = b""
         self._opened: dict[str, str] = {}  # path -> place
         self._sockets: list[tuple[ReferenceType[socket.socket], str]] = []
         audit.listen("open", self._open)
@@ -61,9 +57,7 @@ class Descriptors:
 
     def watch_inherited(self) -> None:
         """Whatever is open when the process of a test begins was opened by pytest, of which it is a copy."""
-        own = self._own_files | {_identity(fd) for fd in self._own}
-        inherited = [fd for fd in _numbers(open_descriptors()) if _identity(fd) not in own]
-        self._inherited = {fd: use for fd in inherited if (use := _use_of(fd))}
+        self._inherited = descriptor_uses()
 
     def aside(self) -> Callable[[], None]:
         before = open_descriptors()
@@ -82,14 +76,18 @@ class Descriptors:
                 yield Violation(
                     kind=Kind.DESCRIPTORS, what=f"left a descriptor open: {what}", where=where, cure=CURE
                 )
-        if self._inherited:
-            yield from self._used(self._inherited)
+        if self._inherited and (now := descriptor_uses()) != self._inherited:
+            then, self._inherited = self._inherited, now
+            yield from self._used(then, now)
 
-    def _used(self, inherited: dict[int, tuple[str, object]]) -> Iterator[Violation]:
-        for fd, (what, use) in sorted(inherited.items()):
-            now = _use_of(fd)
-            if now is not None and now[0] == what and now[1] != use:
-                inherited[fd] = now
+    def _used(self, then: bytes, now: bytes) -> Iterator[Violation]:
+        own = self._own_files | {use.file for use in _own(then)}
+        after = {(use.fd, use.file): use.use for use in Use.all_of(now)}
+        for before in Use.all_of(then):
+            if before.file not in own and after.get((before.fd, before.file), before.use) != before.use:
+                link = _link(before.fd) or ""
+                name = f"file {paths.shown(link, audit.rootdir())}"
+                what = "a tcp socket" if link.startswith("socket:") else name
                 yield Violation(
                     kind=Kind.DESCRIPTORS,
                     what=f"used a descriptor of pytest's own: {what}",
@@ -167,13 +165,8 @@ def _new(before: bytes, now: bytes) -> set[int]:
     return _numbers(now) - _numbers(before)
 
 
-def _identity(fd: int) -> tuple[int, int]:
-    """Of the file: pytest writes to some by several descriptors."""
-    try:
-        status = os.fstat(fd)
-    except OSError:  # it is closed
-        return (0, 0)
-    return (status.st_dev, status.st_ino)
+def _own(uses: bytes) -> Iterator[Use]:
+    return (use for use in Use.all_of(uses) if use.is_own)
 
 
 def _link(fd: int) -> str | None:
@@ -204,19 +197,3 @@ def _kind_of_socket(fd: int) -> str:
             kind, "a raw socket"
         )
     return "a unix socket" if family == socket.AF_UNIX else "a socket"
-
-
-def _use_of(fd: int) -> tuple[str, object] | None:
-    """What it is, and what changes with its use: the position in a file, what went over a connection."""
-    try:
-        status = os.fstat(fd)
-        if stat.S_ISREG(status.st_mode) and status.st_nlink:
-            return f"file {paths.shown(_link(fd) or '', audit.rootdir())}", os.lseek(fd, 0, os.SEEK_CUR)
-        if stat.S_ISSOCK(status.st_mode) and _kind_of_socket(fd) == "a tcp socket":
-            with socket.socket(fileno=os.dup(fd)) as found:
-                return "a tcp socket", found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)[
-                    TCP_COUNTERS
-                ]
-    except OSError:
-        return None
-    return None

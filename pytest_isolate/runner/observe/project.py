@@ -61,23 +61,23 @@ EVENTS: dict[str, tuple[_Place, ...]] = {
 #: Python's own, which it does without.
 BYTECODE = "/__pycache__/"
 
-_listening = False
-
 
 class Project:
     def __init__(self, rootdir: str) -> None:
-        global _current, _listening  # noqa: PLW0603  a hook cannot be removed
         self._rootdir = rootdir
+        self._hears = False
         self._attempts: dict[tuple[str, str], int] = {}
-        _current = self
-        if not _listening:
-            audit.listen("open", _opened)
-            for event, places in EVENTS.items():
-                audit.listen(event, _listener(places, is_directory=event == "os.mkdir"))
-        _listening = True
+        audit.listen("open", self._opened)
+        for event, places in EVENTS.items():
+            audit.listen(event, self._listener(places, is_directory=event == "os.mkdir"))
+
+    def enter(self) -> None:
+        """In the process of a test to which the project is read-only."""
+        self._hears = True
 
     def begin(self) -> None:
-        self._attempts = {}
+        if self._attempts:
+            self._attempts = {}
 
     def aside(self) -> Callable[[], None]:
         """What happens until the result is called is not the test's."""
@@ -113,33 +113,31 @@ class Project:
         key = (path + "/" * is_directory, where)
         self._attempts[key] = self._attempts.get(key, 0) + 1
 
+    # ---- the events -------------------------------------------------------------------------------
 
-_current: Project | None = None
+    def _opened(self, args: tuple[Any, ...]) -> None:
+        path, _, flags = args
+        if self._hears and isinstance(flags, int) and flags & _WRITES:
+            self._note(path, -1, lambda found: _cannot_open(found, flags) and not _may_be_elsewhere(path))
 
+    def _listener(self, places: tuple[_Place, ...], *, is_directory: bool) -> audit.Handler:
+        def hear(args: tuple[Any, ...]) -> None:
+            for at, fd_at, condition in places if self._hears else ():
+                directory_fd = args[fd_at] if fd_at is not None and fd_at < len(args) else -1
+                self._note(args[at], directory_fd, partial(_cannot, condition), is_directory=is_directory)
 
-def _opened(args: tuple[Any, ...]) -> None:
-    path, _, flags = args
-    if isinstance(flags, int) and flags & _WRITES:
-        _note(path, -1, lambda found: _cannot_open(found, flags) and not _may_be_elsewhere(path))
+        return hear
 
-
-def _listener(places: tuple[_Place, ...], *, is_directory: bool) -> audit.Handler:
-    def hear(args: tuple[Any, ...]) -> None:
-        for at, fd_at, condition in places:
-            directory_fd = args[fd_at] if fd_at is not None and fd_at < len(args) else -1
-            _note(args[at], directory_fd, partial(_cannot, condition), is_directory=is_directory)
-
-    return hear
-
-
-def _note(path: object, directory_fd: object, is_refused: _Refusal, *, is_directory: bool = False) -> None:
-    if _current is None or not isinstance(path, str | bytes | os.PathLike):
-        return
-    try:
-        fd = directory_fd if isinstance(directory_fd, int) else -1
-        _current.note(os.fsdecode(path), fd, is_refused, is_directory=is_directory)
-    except (OSError, ValueError):
-        return  # what cannot be looked at cannot be written to
+    def _note(
+        self, path: object, directory_fd: object, is_refused: _Refusal, *, is_directory: bool = False
+    ) -> None:
+        if not isinstance(path, str | bytes | os.PathLike):
+            return
+        try:
+            fd = directory_fd if isinstance(directory_fd, int) else -1
+            self.note(os.fsdecode(path), fd, is_refused, is_directory=is_directory)
+        except (OSError, ValueError):
+            return  # what cannot be looked at cannot be written to
 
 
 def _cure(glob: str) -> str:

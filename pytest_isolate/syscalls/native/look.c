@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <locale.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
@@ -12,12 +14,23 @@
 #include <sys/resource.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
+/* struct tcp_info (linux/tcp.h) up to tcpi_bytes_acked and tcpi_bytes_received, since Linux 4.1. */
+enum { TCP_COUNTERS_AT = 120, TCP_INFO_BYTES = 136 };
 #ifndef MQUEUE_MAGIC /* not in linux/magic.h */
 #define MQUEUE_MAGIC 0x19800202
 #endif
+
+static uint64_t hash(const void *data, size_t size) { /* FNV-1a */
+    uint64_t found = 0xcbf29ce484222325ULL;
+    for (size_t i = 0; i < size; i++)
+        found = (found ^ ((const unsigned char *)data)[i]) * 0x100000001b3ULL;
+    return found;
+}
 
 /* Since Linux 6.2 (proc_fd_getattr); 0 before. */
 static int64_t count_descriptors(void) {
@@ -41,6 +54,40 @@ void isolate_look_at_descriptors(struct look *look) {
             return;
         for (nfds_t i = 0; i < count; i++)
             found += look->open[first + i] = !(polled[i].revents & POLLNVAL);
+    }
+}
+
+static int is_own(const struct look *look, int fd) {
+    for (int i = 0; i < LOOK_OWN; i++)
+        if (look->own[i] == fd)
+            return 1;
+    return 0;
+}
+
+/* Whether its use can be told, which is in `use` then. */
+static int find_use(int fd, const struct stat *status, uint64_t *use) {
+    unsigned char info[TCP_INFO_BYTES];
+    socklen_t size = sizeof info;
+    if (S_ISREG(status->st_mode) && status->st_nlink) {
+        *use = (uint64_t)lseek(fd, 0, SEEK_CUR);
+        return 1;
+    }
+    if (!S_ISSOCK(status->st_mode) || getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size) < 0 || size < sizeof info)
+        return 0;
+    *use = hash(info + TCP_COUNTERS_AT, sizeof info - TCP_COUNTERS_AT);
+    return 1;
+}
+
+void isolate_look_at_uses(struct look *look) {
+    struct stat status;
+    isolate_look_at_descriptors(look);
+    look->uses_count = 0;
+    for (int fd = 0; fd < LOOK_DESCRIPTORS && look->uses_count < LOOK_USES; fd++) {
+        if (!look->open[fd] || fstat(fd, &status) < 0)
+            continue;
+        struct descriptor_use found = {fd, is_own(look, fd), status.st_dev, status.st_ino, 0};
+        if (find_use(fd, &status, &found.use) || found.is_own)
+            look->uses[look->uses_count++] = found;
     }
 }
 
@@ -74,19 +121,13 @@ void isolate_look_at_ipc(struct look *look) {
     look->queues = count_queues();
 }
 
-static uint64_t hash(const char *text) { /* FNV-1a */
-    uint64_t found = 0xcbf29ce484222325ULL;
-    for (; text && *text; text++)
-        found = (found ^ (unsigned char)*text) * 0x100000001b3ULL;
-    return found;
-}
-
 void isolate_look_at_state(struct look *look) {
     struct process_state *state = &look->state;
+    const char *name = setlocale(LC_ALL, NULL);
     mode_t mask = umask(077);
     umask(mask);
     state->umask = (int32_t)mask;
-    state->locale = hash(setlocale(LC_ALL, NULL));
+    state->locale = name ? hash(name, strlen(name)) : 0;
     for (int number = 1; number <= LOOK_SIGNALS; number++) {
         struct sigaction action; /* glibc refuses its own two */
         if (sigaction(number, NULL, &action) != 0 || action.sa_handler == SIG_DFL)
