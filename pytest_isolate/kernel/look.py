@@ -30,7 +30,7 @@ SIGNALS_AT = _STATE.size - lib.LOOK_SIGNALS
 
 
 class State(NamedTuple):
-    """What a process can change of itself, and its children inherit."""
+    """What a process can change of itself, and what it starts inherits."""
 
     locale: int  #: a hash of its name
     umask: int
