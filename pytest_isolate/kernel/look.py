@@ -14,6 +14,7 @@ __all__ = [
     "Use",
     "count_ipc",
     "descriptor_uses",
+    "descriptor_uses_again",
     "has_company",
     "open_descriptors",
     "own_descriptors",
@@ -72,6 +73,13 @@ def own_descriptors(descriptors: Iterable[int]) -> None:
 def descriptor_uses() -> bytes:
     """To compare with another, or to read with :meth:`Use.all_of`."""
     lib.isolate_look_at_uses(_look)
+    return bytes(_uses[: _look.uses_count * _USE.size])
+
+
+def descriptor_uses_again() -> bytes:
+    """Of the same descriptors as the last :func:`descriptor_uses`, in their order; unchanged where one is closed
+    now, or leads to another file."""
+    lib.isolate_look_again_at_uses(_look)
     return bytes(_uses[: _look.uses_count * _USE.size])
 
 

@@ -169,6 +169,7 @@ CDEF = (
     };
     void isolate_look_at_descriptors(struct look *look);
     void isolate_look_at_uses(struct look *look);
+    void isolate_look_again_at_uses(struct look *look);
     void isolate_look_at_ipc(struct look *look);
     void isolate_look_at_state(struct look *look);
     int isolate_has_company(void);

@@ -15,7 +15,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from weakref import ReferenceType, ref
 
-from pytest_isolate.kernel.look import Use, descriptor_uses, open_descriptors, own_descriptors
+from pytest_isolate.kernel.look import (
+    Use,
+    descriptor_uses,
+    descriptor_uses_again,
+    open_descriptors,
+    own_descriptors,
+)
 from pytest_isolate.runner import cures
 from pytest_isolate.runner.observe import audit, paths
 from pytest_isolate.violation import Kind, Violation
@@ -76,15 +82,14 @@ class Descriptors:
                 yield Violation(
                     kind=Kind.DESCRIPTORS, what=f"left a descriptor open: {what}", where=where, cure=CURE
                 )
-        if self._inherited and (now := descriptor_uses()) != self._inherited:
+        if self._inherited and (now := descriptor_uses_again()) != self._inherited:
             then, self._inherited = self._inherited, now
             yield from self._used(then, now)
 
     def _used(self, then: bytes, now: bytes) -> Iterator[Violation]:
         own = self._own_files | {use.file for use in _own(then)}
-        after = {(use.fd, use.file): use.use for use in Use.all_of(now)}
-        for before in Use.all_of(then):
-            if before.file not in own and after.get((before.fd, before.file), before.use) != before.use:
+        for before, after in zip(Use.all_of(then), Use.all_of(now), strict=True):
+            if before.file not in own and after.use != before.use:
                 link = _link(before.fd) or ""
                 name = f"file {paths.shown(link, audit.rootdir())}"
                 what = "a tcp socket" if link.startswith("socket:") else name

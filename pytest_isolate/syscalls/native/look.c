@@ -91,6 +91,16 @@ void isolate_look_at_uses(struct look *look) {
     }
 }
 
+void isolate_look_again_at_uses(struct look *look) {
+    struct stat status;
+    for (int i = 0; i < look->uses_count; i++) {
+        struct descriptor_use *known = &look->uses[i];
+        if (!known->is_own && fstat(known->fd, &status) == 0 && status.st_dev == known->device &&
+            status.st_ino == known->inode)
+            find_use(known->fd, &status, &known->use);
+    }
+}
+
 /* Its size tells: 20 bytes for each, and for . and .. (DIRENT_SIZE in the kernel's ipc/mqueue.c). */
 static int count_queues(void) {
     enum { ENTRY_BYTES = 20, OF_KERNEL = 2 };

@@ -33,6 +33,8 @@ struct look {
 
 void isolate_look_at_descriptors(struct look *look);
 void isolate_look_at_uses(struct look *look);
+/* Only those that it has found, and that lead to the same files still. */
+void isolate_look_again_at_uses(struct look *look);
 void isolate_look_at_ipc(struct look *look);
 void isolate_look_at_state(struct look *look);
 /* Whether its pid namespace has a process that is neither this one nor the init of it. */
