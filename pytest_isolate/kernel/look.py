@@ -77,8 +77,8 @@ def descriptor_uses() -> bytes:
 
 
 def descriptor_uses_again() -> bytes:
-    """Of the same descriptors as the last :func:`descriptor_uses`, in their order; unchanged where one is closed
-    now, or leads to another file."""
+    """Of those that :func:`descriptor_uses` gave last, in their order; where one is closed now, or leads to
+    another file, it is as it was."""
     lib.isolate_look_again_at_uses(_look)
     return bytes(_uses[: _look.uses_count * _USE.size])
 
