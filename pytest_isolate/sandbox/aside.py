@@ -54,7 +54,7 @@ class Aside:
         return self._socket.fileno()
 
     def tell(self, message: Mapping[str, object], fds: Sequence[int] = ()) -> None:
-        """Raises OSError if it has died."""
+        """Raises ConnectionError if it has died: a broken pipe, or a reset if it left something unread."""
         socket.send_fds(self._socket, [json.dumps(message).encode()], fds)
 
     def hear(self) -> tuple[dict[str, Any], list[int]]:

@@ -32,7 +32,7 @@ class Ports:
                 self._forwarder = Aside(PROGRAM)
             try:
                 self._forwarder.tell(message, fds)
-            except BrokenPipeError:  # somebody has killed it: sandboxes to come are to have their ports
+            except ConnectionError:  # somebody has killed it: sandboxes to come are to have their ports
                 self._forwarder.close()
                 self._forwarder = Aside(PROGRAM)
                 self._forwarder.tell(message, fds)

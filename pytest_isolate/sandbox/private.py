@@ -59,7 +59,7 @@ class PrivateNetworks:
             aside = self._wiring(plan)
             try:
                 aside.tell(message, [net_fd])
-            except BrokenPipeError as error:  # somebody has killed it: tests to come have a new one
+            except ConnectionError as error:  # somebody has killed it: tests to come have a new one
                 self._lose(aside, error)
                 aside = self._wiring(plan)
                 aside.tell(message, [net_fd])

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_isolate.sandbox.ports import Ports
+
 from .conftest import TIME_SCALE, Run
 
 pytestmark = pytest.mark.needs("user namespace")
@@ -378,3 +380,27 @@ def test_two_suites_with_one_port_and_one_file(
     tmp_path.chmod(0o777)
     inner = run(MEET, f"--isolate-binds={tmp_path}:/meet", *way)
     assert inner.outcomes == {"passed": 2}
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_forwarder_that_was_killed_with_something_unread() -> None:
+    """Then the next message is answered by ECONNRESET, and not by EPIPE."""
+    ports = Ports()
+    try:
+        ports.serve(1, [], [])
+        forwarder = ports._forwarder
+        assert forwarder is not None
+        os.kill(forwarder.pid, signal.SIGSTOP)
+        while state_of(forwarder.pid) != "T":
+            time.sleep(0.001)
+        ports.serve(2, [], [])
+        os.kill(forwarder.pid, signal.SIGKILL)
+        while state_of(forwarder.pid) != "Z":
+            time.sleep(0.001)
+        ports.serve(3, [], [])
+        assert ports._forwarder is not forwarder
+    finally:
+        ports.close()
