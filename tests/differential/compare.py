@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tests.differential.explained import Explanation
 from tests.differential.recording import SESSION, Recording
@@ -22,10 +22,6 @@ class Difference:
     plain: tuple[str, ...]
     isolated: tuple[str, ...]
 
-    @property
-    def name(self) -> str:
-        return f"{self.nodeid}: {self.what}"
-
     def lines(self) -> list[str]:
         """For people: which test, what of it, and a unified diff."""
         diff = difflib.unified_diff(
@@ -33,7 +29,7 @@ class Difference:
         )
         shown = [*diff]
         cut = [f"… {len(shown) - MOST_LINES} lines more"] if len(shown) > MOST_LINES else []
-        return [self.name, *(f"    {line}" for line in shown[:MOST_LINES] + cut)]
+        return [f"{self.nodeid}: {self.what}", *(f"    {line}" for line in shown[:MOST_LINES] + cut)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +37,6 @@ class Comparison:
     unexplained: list[Difference] = field(default_factory=list)
     explained: list[tuple[Difference, Explanation]] = field(default_factory=list)
     unsteady: list[str] = field(default_factory=list)  #: tests that differ between two plain runs
-    once: list[Difference] = field(default_factory=list)  #: in one of two isolated runs, and not in the other
-
-    def with_second(self, second: Comparison) -> Comparison:
-        """Of the same plain run with another isolated one: what both show is unexplained."""
-        names, others = ({d.name for d in found.unexplained} for found in (self, second))
-        both = names & others
-        once = [d for d in (*self.unexplained, *second.unexplained) if d.name not in both]
-        return replace(self, unexplained=[d for d in self.unexplained if d.name in both], once=once)
 
 
 def differences(plain: Recording, isolated: Recording) -> list[Difference]:
@@ -82,13 +70,13 @@ def compare(
 ) -> Comparison:
     """``again``: a second plain run, which tells what of a suite is never twice the same."""
     found = Comparison()
-    shaky = {d.name for d in differences(plain, again)} if again is not None else set()
+    shaky = {(d.nodeid, d.what) for d in differences(plain, again)} if again is not None else set()
     for difference in differences(plain, isolated):
         by = next((e for e in known if e.covers(difference.nodeid, difference.what, mode)), None)
         if by is not None:
             found.explained.append((difference, by))
-        elif difference.name in shaky:
-            found.unsteady.append(difference.name)
+        elif (difference.nodeid, difference.what) in shaky:
+            found.unsteady.append(f"{difference.nodeid}: {difference.what}")
         else:
             found.unexplained.append(difference)
     return found

@@ -39,8 +39,6 @@ class Verdict:
         )
         for difference in found.unexplained:
             yield from _indented(difference.lines())
-        for difference in found.once:
-            yield from _indented(["once, and not in another isolated run:", *_indented(difference.lines())])
         for explanation, count in Counter(by for _, by in found.explained).items():
             yield f"  explained, {count}: {explanation.tests}: {explanation.reason}"
         for name in found.unsteady:
@@ -73,9 +71,6 @@ class Examiner:
             if not again:
                 again.append(run(suite, mode.plain, self.work, f"{name}-again", ordered=mode.ordered))
             comparison = compare(plain, isolated, again[0], known, name)
-        if comparison.unexplained:
-            second = run(suite, mode.isolated, self.work, f"{name}-second", ordered=mode.ordered)
-            comparison = comparison.with_second(compare(plain, second, again[0], known, name))
         return Verdict(suite, name, plain, isolated, comparison)
 
     def _plain_of(self, suite: Suite, name: str, mode: Mode) -> tuple[Recording, list[Recording]]:

@@ -23,8 +23,6 @@ PLUGIN = Path(__file__).with_name("plugin")
 #: In Suite.files: what pytest printed.
 OUTPUT = "output"
 IGNORED = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".git", ".venv")
-#: What a run has left running may still write to what is removed.
-REMOVALS, PAUSE_S = 20, 0.25
 #: For the stacks of one that did not end.
 ABORT_S = 2.0
 TAIL_LINES = 150
@@ -61,7 +59,7 @@ def run(suite: Suite, arguments: tuple[str, ...], work: Path, label: str, *, ord
     # Apart from other runs' tmp_path, which pytest tidies up at its end; short, for UNIX sockets; and not by
     # shutil, which a suite with very deep directories is too much for.
     temporary = Path(f"/tmp/differential-{os.getpid()}-{suite.name}")
-    _remove(tree, temporary)
+    subprocess.run(["rm", "-rf", tree, temporary], check=True)
     shutil.copytree(suite.source, tree, symlinks=True, ignore=IGNORED)
     # A copy of this too, as the checkout may change while a long suite runs.
     shutil.copytree(PLUGIN, place / "plugin", dirs_exist_ok=True, ignore=IGNORED)
@@ -81,17 +79,8 @@ def run(suite: Suite, arguments: tuple[str, ...], work: Path, label: str, *, ord
                 for name, text in files.items()
             }
         recordings.append(load(record, exit_code, wall_s, files, tree=tree, ordered=ordered))
-    _remove(temporary)
+    subprocess.run(["rm", "-rf", temporary], check=True)
     return _joined(recordings)
-
-
-def _remove(*directories: Path) -> None:
-    command = ["rm", "-rf", *map(str, directories)]
-    for _ in range(REMOVALS):
-        if subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0:
-            return
-        time.sleep(PAUSE_S)
-    subprocess.run(command, check=True)
 
 
 def _run(command: list[str], tree: Path, temporary: Path, suite: Suite, log: Path) -> int:

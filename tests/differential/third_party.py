@@ -67,7 +67,7 @@ def record(verdict: Verdict) -> None:
             version=row["version"],
             about=row["about"],
             tests=verdict.plain.tests,
-            differences=len(found.unexplained) + len(found.once),
+            differences=len(found.unexplained),
             explained=len({difference.nodeid for difference, _ in found.explained}),
             unsteady=len({name.rpartition(": ")[0] for name in found.unsteady}),
             plain_s=round(verdict.plain.wall_s, 1),

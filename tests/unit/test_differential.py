@@ -82,21 +82,6 @@ def test_explained_and_unsteady_ones_are_told_apart(tmp_path: Path) -> None:
     assert found.unsteady == ["t.py::u[a]: outcome"]
 
 
-def test_what_only_one_of_two_isolated_runs_shows_is_told_apart(tmp_path: Path) -> None:
-    plain = recording(tmp_path, {}, {"nodeid": "t.py::u"}, {"nodeid": "t.py::v"})
-    first = recording(
-        tmp_path, {"outcome": "failed"}, {"nodeid": "t.py::u", "outcome": "failed"}, {"nodeid": "t.py::v"}
-    )
-    second = recording(
-        tmp_path, {"outcome": "failed"}, {"nodeid": "t.py::u"}, {"nodeid": "t.py::v", "outcome": "failed"}
-    )
-    found = compare(plain, first, None, [], "isolated").with_second(
-        compare(plain, second, None, [], "isolated")
-    )
-    assert [d.name for d in found.unexplained] == ["t.py::t: outcome"]
-    assert [d.name for d in found.once] == ["t.py::u: outcome", "t.py::v: outcome"]
-
-
 def test_a_run_that_does_not_end_is_killed_and_tells_what_it_told(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
