@@ -344,9 +344,13 @@ def test_the_forwarder_ends_with_pytest(pytester: pytest.Pytester, echo: Echo) -
         time.sleep(0.01)
 
 
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def _runs(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return _state(pid) != "Z"
     except OSError:
         return False
 
@@ -382,10 +386,6 @@ def test_two_suites_with_one_port_and_one_file(
     assert inner.outcomes == {"passed": 2}
 
 
-def state_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
 def test_a_forwarder_that_was_killed_with_something_unread() -> None:
     """Then the next message is answered by ECONNRESET, and not by EPIPE."""
     ports = Ports()
@@ -394,11 +394,11 @@ def test_a_forwarder_that_was_killed_with_something_unread() -> None:
         forwarder = ports._forwarder
         assert forwarder is not None
         os.kill(forwarder.pid, signal.SIGSTOP)
-        while state_of(forwarder.pid) != "T":
+        while _state(forwarder.pid) != "T":
             time.sleep(0.001)
         ports.serve(2, [], [])
         os.kill(forwarder.pid, signal.SIGKILL)
-        while state_of(forwarder.pid) != "Z":
+        while _runs(forwarder.pid):
             time.sleep(0.001)
         ports.serve(3, [], [])
         assert ports._forwarder is not forwarder

@@ -52,10 +52,10 @@ class Environment:
 
     def aside(self) -> Callable[[], None]:
         # A fixture that this one takes the place of may have been torn down in this test already.
-        before = self._look()
+        before = self._look(process_state())
 
         def end() -> None:
-            after = self._look()
+            after = self._look(process_state())
             known = self._known()
             earlier = {name: before.get(name, known.get(name)) for name in after}
             changed = [name for name, value in after.items() if earlier[name] != value]
@@ -72,16 +72,15 @@ class Environment:
         """From before the test."""
         return _parts(self._state, self._handlers) | self._noted
 
-    def _look(self) -> Known:
+    def _look(self, state: bytes) -> Known:
         """All of that, as it is now."""
-        state = process_state()
         return _parts(state, _handlers(state)) | {name: _now(name) for name in self._noted}
 
     def found(self) -> Iterator[Violation]:
         state = process_state()
         if state == self._state and not self._noted and _handlers(state) == self._handlers:
             return
-        after = self._look()
+        after = self._look(state)
         for name, then in self._known().items():
             now = after[name]
             if now != then and not any(

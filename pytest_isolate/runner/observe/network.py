@@ -40,7 +40,7 @@ class Network:
         self._slots: dict[bytes, int] = {}
         self._pid = 0
         for event in FORKS:
-            audit.listen(event, self._share)
+            audit.listen(event, self._before_fork)
         for event, handler in {
             "socket.connect": self._connect,
             "socket.sendto": self._send,
@@ -58,10 +58,11 @@ class Network:
         if self._shared is not None:
             self._shared, self._slots = None, {}
 
-    def _share(self, args: tuple[Any, ...] = ()) -> None:
-        if self._hears and self._shared is None:
+    def _page(self) -> mmap.mmap:
+        if self._shared is None:
             self._shared = mmap.mmap(-1, IS_USED + 1)  # shared with forks, and zero
             self._pid = os.getpid()
+        return self._shared
 
     def aside(self) -> Callable[[], None]:
         """The kernel counts these attempts too: they stay."""
@@ -93,6 +94,10 @@ class Network:
 
     # ---- the events -------------------------------------------------------------------------------
 
+    def _before_fork(self, args: tuple[Any, ...]) -> None:
+        if self._hears:
+            self._page()
+
     def _connect(self, args: tuple[Any, ...]) -> None:
         self._reach(Act.CONNECT, *args)
 
@@ -100,6 +105,8 @@ class Network:
         self._reach(Act.SEND, *args)
 
     def _reach(self, act: Act, sock: socket.socket, address: Any = None, *_: object) -> None:
+        if not self._hears:
+            return
         if isinstance(address, str) and is_agent(address):
             self._keep(act, UNIX, address, 0)
         if not isinstance(address, tuple) or len(address) < 2 or address[0] in NOWHERE:
@@ -115,7 +122,7 @@ class Network:
 
     def _look_up(self, args: tuple[Any, ...]) -> None:
         host = args[0] if args else None
-        if host in NOWHERE or not isinstance(host, str | bytes):
+        if not self._hears or host in NOWHERE or not isinstance(host, str | bytes):
             return
         name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
         if name.startswith(INSIDE) or _is_number(name):
@@ -127,9 +134,7 @@ class Network:
         self._keep(Act.QUERY, "", name.lower().rstrip("."), 0)
 
     def _keep(self, act: Act, protocol: str, host: str, port: int) -> None:
-        self._share()
-        if (page := self._shared) is None:
-            return
+        page = self._page()
         text = "\0".join((str(act.value), protocol, host, str(port), _place()))
         data = text.encode("utf-8", "replace")[: SLOT_BYTES - SLOT.size]
         at = self._slots.get(data)

@@ -19,8 +19,6 @@ __all__ = ["Processes"]
 #: As long as pytest waits for those of a sandbox.
 GRACE_S = 0.1
 INIT = 1
-#: Of the first process of a namespace beside its init.
-FIRST = 2
 
 
 class Processes:
@@ -28,7 +26,6 @@ class Processes:
 
     def __init__(self) -> None:
         self._before: set[int] = set()
-        self._has_begun = False
         self._commands: dict[int, str] = {}  # as they were seen first
         self._places: dict[str, str] = {}  # by the last argument of a command
         self.told: list[int] = []  #: pids, for pytest, which sees them too
@@ -40,9 +37,7 @@ class Processes:
             self._places.clear()
             self._commands.clear()
             self.told.clear()
-        is_alone = not self._has_begun and os.getpid() == FIRST
-        self._before = set() if is_alone else _present()
-        self._has_begun = True
+        self._before = _present()
 
     def aside(self) -> Callable[[], None]:
         before = _present()
