@@ -140,7 +140,8 @@ def _read(name: str, suite: Suite, tree: Path, log: Path) -> str:
 
 
 def _without_ours(text: str) -> str:
-    """pytest's output without the lines of pytest-isolate, and with rules as short as each other."""
+    """pytest's output without colours and the lines of pytest-isolate, and with rules as short as each other."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     text = re.sub(r"(?m)^(plugins: .*?)(, )?isolate-ns-[\w.]+", r"\1", text)
     kept, skipping = [], False
     for line in text.splitlines():
