@@ -63,8 +63,9 @@ def _needs(row: dict[str, Any]) -> list[str]:
 def _unpack(work: Path, place: Path, name: str, version: str) -> Path:
     downloads = work / "downloads" / f"{name}-{version}"
     if not [*downloads.glob("*.tar.gz")]:
-        without = ("--no-binary", ":all:", "--no-deps")
-        _call(*PIP, "download", "--quiet", *without, "--dest", downloads, f"{name}=={version}")
+        # Not `:all:`, which would have pip build setuptools and all it needs from sources too.
+        only = ("--no-binary", name, "--no-deps")
+        _call(*PIP, "download", "--quiet", *only, "--dest", downloads, f"{name}=={version}")
     (sdist,) = downloads.glob("*.tar.gz")
     # Not by tarfile: without its filters, which 3.11.4 brings, a member may lead out of the directory.
     (place / "source").mkdir(parents=True, exist_ok=True)

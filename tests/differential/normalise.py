@@ -22,6 +22,7 @@ RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([.,]\d+)?(Z|[+-]\d\d:?\d\d)?", "DATE"),
         (r"\b\d{1,2}:\d\d:\d\d([.,]\d+)?\b", "TIME"),
         (r"\b\d+(\.\d+)?(e-\d+)? ?(s|ms|us|µs|seconds?|sec)\b", "DURATION"),
+        (r"\bDURATION \(TIME\)", "DURATION"),  # as pytest adds from a minute on
         (r"\[gw\d+\]", "[gwN]"),  # the worker of xdist that was free
         (r"(?i)\b(pid|process|tid|thread)([\"']?[ =:#(]{1,3})\d+\b", r"\1\2NUMBER"),
         (r"((?:127\.0\.0\.1|localhost|0\.0\.0\.0|\[?::1\]?|::)['\"]?(?::|, ))\d{4,5}\b", r"\1PORT"),
