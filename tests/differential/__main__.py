@@ -35,15 +35,15 @@ def main(arguments: list[str] | None = None) -> int:
                 suites = third_party.suites_of_pytest(work, options.names)
             case "suites":
                 suites = third_party.suites(work, options.names)
-        number, bad = 0, []
-        for number, verdict in enumerate(_examine(suites, options, work), start=1):
+        verdicts = []
+        for verdict in _examine(suites, options, work):
             print(*verdict.lines(), sep="\n", flush=True)
-            if not verdict.good:
-                bad.append(verdict)
+            verdicts.append(verdict)
             if options.record:
                 third_party.record(verdict)
-        print(f"{number} comparisons, {len(bad)} with unexplained differences")
-        if number > 1:  # the one that counts may be far above
+        bad = [verdict for verdict in verdicts if not verdict.good]
+        print(f"{len(verdicts)} comparisons, {len(bad)} with unexplained differences")
+        if len(verdicts) > 1:  # those that count may be far above
             for verdict in bad:
                 print(*verdict.lines(), sep="\n")
         return 1 if bad else 0
