@@ -102,8 +102,8 @@ class Observed:
     violations: list[Any]
     total: int
     places: dict[str, Any]  #: where in the code what was written: place by path
-    #: ``slept_s``, ``clock_reads``; ``pids``: those of processes among the violations; ``made_up``: names by
-    #: ``tempfile``
+    #: ``slept_s``, ``clock_reads``; ``pids``: of processes among the violations, or of no test; ``made_up``:
+    #: names by ``tempfile``
     facts: dict[str, Any]
 
 

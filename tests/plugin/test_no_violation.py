@@ -247,3 +247,23 @@ def test_what_a_test_changes_beside_a_wider_fixture(run: Callable[..., Run]) -> 
     for number in ("one", "two"):
         assert found[f"TestIt::test_guilty[{number}]"] == ["changed os.environ: WIDE"]
         assert found[f"TestIt::test_innocent[{number}]"] == []
+
+
+def test_what_a_conftest_starts_in_a_fresh_interpreter(
+    run: Callable[..., Run], pytester: pytest.Pytester
+) -> None:
+    """Before the test: it is not the test that leaves it."""
+    pytester.makeconftest("""
+        import atexit, subprocess
+        sleeper = subprocess.Popen(["sleep", "60"])
+        atexit.register(sleeper.kill)
+    """)
+    source = """
+        import subprocess
+        from conftest import sleeper
+        def test(): assert sleeper.poll() is None
+        def test_guilty(): subprocess.Popen(["sleep", "61"])
+    """
+    result = run(source, "--isolate-start=spawn")
+    assert result.outcomes == {"passed": 2}, result.out
+    assert told(result) == {"test": [], "test_guilty": ["left a process: sleep 61"]}

@@ -120,6 +120,8 @@ class Observers:
             self._observers.append(self._network)
         if not isolation.missing:  # else its processes and their like may be the machine's
             self._observers += [self._ipc, self._processes]
+            if spec.start is Start.SPAWN:
+                self._processes.enter()
         audit.install(self._rootdir)
         self._threads.enter()
         if spec.fixtures is Fixtures.FRESH:  # else one of them may have set what is HOME now
@@ -157,8 +159,8 @@ class Observers:
             facts["slept_s"] = self._clock.slept_s
         if self._clock.reads:
             facts["clock_reads"] = self._clock.reads
-        if self._processes.told:
-            facts["pids"] = [*self._processes.told]
+        if pids := self._processes.settled():
+            facts["pids"] = pids
         if names := paths.made_up():
             facts["made_up"] = names
         if found or places or facts:

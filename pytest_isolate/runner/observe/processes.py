@@ -25,18 +25,27 @@ class Processes:
     """Of a pid namespace of its own."""
 
     def __init__(self) -> None:
+        self._earlier: set[int] = set()
         self._before: set[int] = set()
         self._commands: dict[int, str] = {}  # as they were seen first
         self._places: dict[str, str] = {}  # by the last argument of a command
-        self.told: list[int] = []  #: pids, for pytest, which sees them too
+        self._told: list[int] = []
         audit.listen("subprocess.Popen", self._started)
         audit.listen("os.posix_spawn", self._started)
 
+    def enter(self) -> None:
+        """What is alive now no test has started, but plugins and conftest files of a fresh interpreter."""
+        self._earlier = _present()
+
+    def settled(self) -> list[int]:
+        """Pids that pytest, which sees what is alive at the end too, has nothing to say of."""
+        return [*self._told, *self._earlier]
+
     def begin(self) -> None:
-        if self._places or self.told or self._commands:
+        if self._places or self._told or self._commands:
             self._places.clear()
             self._commands.clear()
-            self.told.clear()
+            self._told.clear()
         self._before = _present()
 
     def aside(self) -> Callable[[], None]:
@@ -51,7 +60,7 @@ class Processes:
         while (left := self._left()) and time.monotonic() < deadline:
             time.sleep(0.001)
         commands = commands_of(sorted(left))  # a program may have started another
-        self.told += commands
+        self._told += commands
         shown = (
             (paths.shown_command(command, audit.rootdir()), self._where(pid, command))
             for pid, command in commands.items()
