@@ -1,15 +1,17 @@
-"""Processors and memory that this process may use: the machine's, or what affinity and cgroups leave."""
+"""Processors, memory and descriptors that this process may use: the machine's, or what its limits leave."""
 
 from __future__ import annotations
 
 import os
 import re
+import resource
+import sys
 from collections.abc import Iterator
 
 from pytest_isolate.kernel.cgroups.detect import find_directories
 from pytest_isolate.kernel.cgroups.files import read
 
-__all__ = ["available_cpus", "available_memory_bytes"]
+__all__ = ["available_cpus", "available_descriptors", "available_memory_bytes"]
 
 #: A limit of v1 that is none: the largest multiple of the page size in 63 bits.
 NO_LIMIT_BYTES = 2**62
@@ -47,3 +49,11 @@ def _memory_limits(proc: str) -> Iterator[int]:
             limit = (read(f"{directory}/{name}") or "max").strip()
             if limit.isdigit() and int(limit) < NO_LIMIT_BYTES:
                 yield int(limit)
+
+
+def available_descriptors() -> int:
+    """How many more this process may open (RLIMIT_NOFILE, getrlimit(2))."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # proc_pid_fd(5): since Linux 6.2 the size of the directory is their number.
+    count = os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit - count

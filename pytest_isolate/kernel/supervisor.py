@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
 import socket
 import struct
+import sys
 import time
 from array import array
 from collections import deque
@@ -245,7 +247,7 @@ class Supervisor:
     def _read(self, *, wait: bool = True) -> Reply | None:
         try:
             # Not recv_fds, which forgets the flags (CPython 3.10 to 3.13).
-            data, rights, _, _ = self._socket.recvmsg(REPLY_BYTES, FDS_BYTES, socket.MSG_DONTWAIT)
+            data, rights, flags, _ = self._socket.recvmsg(REPLY_BYTES, FDS_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             if not wait:
                 return None
@@ -258,7 +260,13 @@ class Supervisor:
         kind, op_index, sandbox_id, pid, error_number = REPLY.unpack_from(data)
         if kind == lib.REPLY_READY:
             self._inits[sandbox_id] = pid
-            return Ready(sandbox_id=sandbox_id, init_pid=pid, fds=_fds_of(rights))
+            fds = _fds_of(rights)
+            if flags & socket.MSG_CTRUNC:  # recvmsg(2): this process may not open that many
+                for fd in fds:
+                    os.close(fd)
+                self.destroy(sandbox_id)
+                return Failed(sandbox_id=sandbox_id, born=True, op_index=sys.maxsize, errno=errno.EMFILE)
+            return Ready(sandbox_id=sandbox_id, init_pid=pid, fds=fds)
         if kind == lib.REPLY_FAILED:
             self._inits.pop(sandbox_id, None)
             return Failed(sandbox_id=sandbox_id, born=pid > 0, op_index=op_index, errno=error_number)

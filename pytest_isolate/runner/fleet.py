@@ -27,6 +27,7 @@ import pytest
 
 from pytest_isolate.errors import IsolateError
 from pytest_isolate.kernel import interrupts
+from pytest_isolate.kernel.available import available_descriptors
 from pytest_isolate.runner import current_test, pytest_private, reruns
 from pytest_isolate.runner.holding import Holding
 from pytest_isolate.runner.session import IsolateSession
@@ -40,6 +41,9 @@ __all__ = ["Fleet"]
 
 #: Tests that have been started and not logged, at most: a slow one holds up the log of all that follow.
 MAX_AHEAD = 512
+#: What pytest has open for a test that runs; and what stays free for those that are made ahead, and pytest's own.
+DESCRIPTORS = 16
+SPARE_DESCRIPTORS = 64
 
 
 @dataclass(slots=True)
@@ -209,13 +213,20 @@ class Fleet:
         running = [voyage.spec for voyage in self._under_way()]
         if not isinstance(spec, Spec) or any(not _is_sociable(each) for each in (spec, *running)):
             return False
-        if len(self._ahead) >= MAX_AHEAD or any(ahead.error for ahead in self._ahead.values()):
+        if len(self._ahead) >= MAX_AHEAD or not self._has_descriptors():
+            return False
+        if any(ahead.error for ahead in self._ahead.values()):
             return False
         if not session.capacity.admits(spec.limits, [each.limits for each in running]):
             return False
         if session.why_skipped(spec):
             return False
         return self._finds_all_in_place(item, spec)
+
+    def _has_descriptors(self) -> bool:
+        """Whether one more may start without others, whose processes are still to come, having too few."""
+        started = 1 + sum(not voyage.has_process for voyage in self._under_way())
+        return available_descriptors() >= SPARE_DESCRIPTORS + DESCRIPTORS * started
 
     def _finds_all_in_place(self, item: pytest.Item, spec: Spec) -> bool:
         """Whether setting up what ``item`` inherits leaves alone what the tests before it have."""

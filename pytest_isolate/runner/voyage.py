@@ -217,6 +217,10 @@ class Voyage:
     def is_over(self) -> bool:
         return self._result is not None or self._flight is None
 
+    @property
+    def has_process(self) -> bool:
+        return self._flight is not None and self._flight.moments.forked is not None
+
     def stages(self) -> dict[str, object]:
         """Seconds of each stage of the current test, up to now; and whether it was held."""
         self.run.moments.logged = time.monotonic()

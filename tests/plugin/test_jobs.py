@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,57 @@ def test_plain_tests_in_between_run_alone(run: Runner) -> None:
         all_tests=False,
     )
     assert inner.outcomes == {"passed": 5}
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[None]:
+    """As ``ulimit -n 256``, for what is started meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("few_descriptors")
+def test_no_more_than_there_are_descriptors_for(run: Runner) -> None:
+    source = """
+        import pytest, time
+        @pytest.mark.parametrize("i", range(30))
+        def test_sleeps(i): time.sleep(0.3)
+        def test_holds_up_the_log(): time.sleep(2)
+        @pytest.mark.parametrize("i", range(100))
+        def test_waits_to_be_logged(i): print("x")
+    """
+    inner = run(source, "--isolate-jobs=40")
+    assert inner.outcomes == {"passed": 131}, inner.out
+    assert overlaps(inner.records)
+
+
+@pytest.mark.usefixtures("few_descriptors")
+def test_without_descriptors_a_test_is_an_error_with_the_cure(run: Runner) -> None:
+    source = """
+        import os, pytest
+        @pytest.fixture(scope="module")
+        def hog():
+            held = []
+            try:
+                while True:
+                    held.append(os.dup(0))
+            except OSError:
+                for _ in range(4):
+                    os.close(held.pop())
+            yield
+            for fd in held:
+                os.close(fd)
+        def test_before(): pass
+        @pytest.mark.parametrize("i", range(3))
+        def test_in_need(hog, i): pass
+        def test_after(): pass
+    """
+    inner = run(source, "--isolate-jobs=2")
+    assert inner.outcomes == {"errors": 5}, inner.out
+    assert "create the namespaces: Too many open files" in inner.out
+    assert "run: ulimit -n 65536" in inner.out
 
 
 def test_random_numbers_differ_and_repeat(run: Runner) -> None:
