@@ -252,11 +252,11 @@ def finish(config: pytest.Config) -> None:
         relay.finish(fleet)
 
 
-def header(config: pytest.Config) -> str | None:
-    """One line at the top when something is switched for the whole session."""
+def header(config: pytest.Config) -> list[str]:
+    """Lines at the top when something is switched for the whole session, or wrong."""
     session = session_options(config)
     if session.off:
-        return "isolate: off, nothing is isolated (--isolate-off)"
+        return ["isolate: off, nothing is isolated (--isolate-off)"]
     parts = []
     if session.strict:
         parts.append("all tests, as tightly as it goes (--isolate-strict)")
@@ -266,7 +266,11 @@ def header(config: pytest.Config) -> str | None:
         why = _one_by_one(config)
         jobs = f"one at a time, for {why}" if why else f"up to {_capacity(config).jobs} at a time"
         parts.append(f"{jobs} (--isolate-jobs)")
-    return f"isolate: {', '.join(parts)}" if parts else None
+    switched = [f"isolate: {', '.join(parts)}"] if parts else []
+    return [
+        *switched,
+        *(f"isolate: {wrong}; isolated tests will be errors" for wrong in wrong_settings(config)),
+    ]
 
 
 def _one_by_one(config: pytest.Config) -> str | None:

@@ -58,7 +58,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     lifecycle.finish(session.config)
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     return lifecycle.header(config)
 
 

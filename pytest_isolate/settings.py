@@ -87,9 +87,9 @@ def session_options(config: pytest.Config) -> SessionOptions:
     return config.stash[_SESSION_OPTIONS]
 
 
-def wrong_settings(config: pytest.Config, names: Iterable[str]) -> list[str]:
-    """What is wrong with the named options of the session."""
-    settings = [_setting(config, option) for option in OPTIONS if option.name in names]
+def wrong_settings(config: pytest.Config, names: Iterable[str] | None = None) -> list[str]:
+    """What is wrong with the options of the command line and the ini file, or with those of these names."""
+    settings = [_setting(config, option) for option in OPTIONS if names is None or option.name in names]
     return [f"{setting.origin}: {setting.problem}" for setting in settings if setting.problem]
 
 

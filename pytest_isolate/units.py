@@ -24,7 +24,7 @@ __all__ = [
 _SIZE_FORMS = "a whole number of bytes or a number with K, M, G or T, as in 64M, 1.5G or 512KiB"
 _CPUS_FORMS = "a number of processors or a percentage of one, as in 2, 0.5 or 50%"
 _DURATION_FORMS = "a number of seconds or a number with ms, s, m or h, as in 10s, 500ms or 2m"
-_COUNT_FORMS = "a whole number"
+_COUNT_FORMS = "a whole number from 0 on"
 
 # KB and MB are left out on purpose: they are powers of ten to some and of two to others.
 _SIZE_FACTORS = {"": 1, "b": 1} | {

@@ -167,9 +167,12 @@ AUTO = 0
 def parse_jobs(value: object) -> int:
     if value == "auto":
         return AUTO
-    count = parse_count(value)
+    try:
+        count = parse_count(value)
+    except ValueError:
+        count = 0
     if count == 0:
-        raise ValueError("0 jobs run nothing; allowed: auto or a number from 1")
+        raise ValueError(f"{quoted(value)} is no number of jobs; allowed: auto or a number from 1")
     return count
 
 

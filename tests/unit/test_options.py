@@ -12,6 +12,7 @@ import pytest
 
 from pytest_isolate import options
 from pytest_isolate.errors import SpecError
+from pytest_isolate.lifecycle import header
 from pytest_isolate.options import OPTIONS, Option, docs_table
 from pytest_isolate.settings import SessionOptions, build_spec, session_options
 from pytest_isolate.spec import (
@@ -245,7 +246,8 @@ WRONG = [
     ("json", "", "path"),
     ("top", "-1", "whole number"),
     ("jobs", "0", "auto or a number from 1"),
-    ("jobs", "many", "whole number"),
+    ("jobs", "many", "auto or a number from 1"),
+    ("jobs", "-1", "auto or a number from 1"),
     ("jobs_memory", "1K", "1.0 MiB"),
 ]
 
@@ -264,6 +266,8 @@ def test_wrong_text_fails_the_test_not_the_session(
         assert str(info.value).startswith(f"{option.flag}: ")
         assert allowed in str(info.value)
         assert "\n" not in str(info.value)
+        # Said at the top too, as it may be that no test is isolated.
+        assert f"isolate: {info.value}; isolated tests will be errors" in header(config)
     if "marker" in option.where:
         with pytest.raises(SpecError, match=re.escape(allowed)) as info:
             build_spec(tiny.parseconfigure(), [({name: text}, ORIGIN)])
