@@ -41,7 +41,7 @@ __all__ = ["Fleet"]
 
 #: Tests that have been started and not logged, at most: a slow one holds up the log of all that follow.
 MAX_AHEAD = 512
-#: What pytest has open for a test that runs; and what stays free for its own, and for those that are made ahead.
+#: What pytest has open for a test that runs; and what stays free for it, and for those that are made ahead.
 DESCRIPTORS = 16
 SPARE_DESCRIPTORS = 64
 

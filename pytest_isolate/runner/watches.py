@@ -27,7 +27,7 @@ class Watch:
         self._send: Callable[[Message], None] | None = None
         self._release: Callable[[], None] = lambda: None
         #: In the child: around what is not the test's alone.
-        self.aside: Callable[[], AbstractContextManager[None]] | None = None
+        self.aside: Callable[[pytest.FixtureDef[Any]], AbstractContextManager[None]] | None = None
         #: In the child: whether a phase begins, or has ended.
         self.during: Callable[[bool], None] | None = None
 
@@ -44,7 +44,7 @@ class Watch:
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
         if self.aside is None or fixturedef.scope == "function":
             return (yield)
-        with self.aside():
+        with self.aside(fixturedef):
             return (yield)
 
     # No wrappers around the phases: native tracebacks would show them.

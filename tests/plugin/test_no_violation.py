@@ -229,6 +229,55 @@ def test_what_a_wider_fixture_changes_and_restores(run: Callable[..., Run], args
     assert not any(told(result).values()), told(result)
 
 
+@pytest.mark.parametrize("args", [["--isolate-scope=module"], ["--isolate-fixtures=fresh"]], ids=" ".join)
+def test_what_a_wider_fixture_leaves(run: Callable[..., Run], args: list[str]) -> None:
+    """It is told of the last test that had it if others follow in its sandbox."""
+    source = """
+        import os, pytest, threading, time
+
+        @pytest.fixture(scope="session", autouse=True)
+        def of_session():
+            os.environ["SESSION"] = "1"
+
+        @pytest.fixture(scope="class")
+        def careless():
+            os.environ["MODE"] = "x"
+            os.umask(0o070)
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+            os.pipe()
+
+        @pytest.fixture(scope="class")
+        def careful():
+            before = os.umask(0o077)
+            yield
+            os.umask(before)
+
+        @pytest.mark.usefixtures("careless")
+        class TestGuilty:
+            @classmethod
+            def setup_class(cls): os.chdir("/tmp")
+            def test_first(self): assert os.environ["MODE"] == "x"
+            def test_last(self): pass
+
+        @pytest.mark.usefixtures("careful")
+        class TestInnocent:
+            def test(self): pass
+    """
+    result = run(source, *args)
+    assert result.outcomes == {"passed": 3}, result.out
+    found = told(result)
+    guilty = [
+        "changed os.environ: MODE",
+        "changed the current directory",
+        "changed the umask",
+        "left a descriptor open: a pipe",
+        "left a thread that runs sleep",
+    ]
+    assert sorted(found["TestGuilty::test_last"]) == (guilty if "module" in args[0] else [])
+    assert found["TestGuilty::test_first"] == []
+    assert found["TestInnocent::test"] == []
+
+
 def test_what_a_test_changes_beside_a_wider_fixture(run: Callable[..., Run]) -> None:
     source = """
         import os, pytest

@@ -4,7 +4,8 @@ Python code that the test runs could lie about all of this: it is for telling pe
 enforced is so without it, and what the kernel tells comes from the parent's side.
 
 An observer is begun before each test, when nothing of it has run, and asked when its teardown is over. What
-a fixture of a wider scope than ``function`` does as it is set up is not the test's.
+a fixture of a wider scope than ``function`` does as it is set up is not the test's. What it has left when it
+is torn down is told of the last test that had it, if others may follow in the same sandbox.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pytest_isolate.runner.observe import (
 from pytest_isolate.runner.observe import secrets as secrets_of_home
 from pytest_isolate.runner.watches import watch
 from pytest_isolate.sandbox.messages import Observed
-from pytest_isolate.spec import Fixtures, Network, Start, Watch
+from pytest_isolate.spec import Fixtures, Network, Scope, Start, Watch
 from pytest_isolate.violation import MOST_VIOLATIONS, Kind, Violation
 
 __all__ = ["Observer", "Observers"]
@@ -44,8 +45,9 @@ class Observer(Protocol):
     def begin(self) -> None:
         """A test begins, of the same sandbox and Spec as any before it."""
 
-    def aside(self) -> Callable[[], None]:
-        """What happens from now on until the result is called is not the test's."""
+    def aside(self) -> Callable[[], Callable[[], None] | None]:
+        """A fixture of a wider scope is set up until the result is called: what happens meanwhile is not the
+        test's. What that gives is called when the fixture has been torn down: what it has left then is."""
 
     def found(self) -> Iterator[Violation]:
         """The test has ended."""
@@ -85,6 +87,7 @@ class Observers:
             self._threads,
         ]
         self._observers: list[Observer] = []
+        self._scope = Scope.FUNCTION
         self._watch = watch(config)
         self._warm_up()
 
@@ -112,6 +115,7 @@ class Observers:
         if spec.watch is Watch.OFF:
             return
         self._observers = [*self._all]
+        self._scope = spec.scope
         if spec.strict:
             self._project.enter()
             self._observers.append(self._project)
@@ -168,14 +172,17 @@ class Observers:
             yield Observed(told, len(found), places, facts)
 
     @contextlib.contextmanager
-    def _aside(self) -> Iterator[None]:
+    def _aside(self, fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
         """While a fixture of a wider scope is set up."""
         ends = [observer.aside() for observer in self._observers]
+        after: list[Callable[[], None]] = []
+        if self._scope is Scope.MODULE and fixturedef.scope == "class":
+            # The first finalizer is the last to be called.
+            fixturedef.addfinalizer(lambda: [look() for look in after])
         try:
             yield
         finally:
-            for end in ends:
-                end()
+            after += filter(None, [end() for end in ends])
 
 
 def _unseen(observer: Observer, error: OSError) -> Violation:

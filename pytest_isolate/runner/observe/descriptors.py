@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 from weakref import ReferenceType, ref
 
@@ -65,14 +65,18 @@ class Descriptors:
         """Whatever is open when the process of a test begins was opened by pytest, of which it is a copy."""
         self._inherited = descriptor_uses()
 
-    def aside(self) -> Callable[[], None]:
+    def aside(self) -> Callable[[], Callable[[], None]]:
         before = open_descriptors()
 
-        def end() -> None:
+        def end() -> Callable[[], None]:
             new = _new(before, open_descriptors())
             self._before = bytes(old or fd in new for fd, old in enumerate(self._before))
+            return lambda: self._forget(new)
 
         return end
+
+    def _forget(self, new: Container[int]) -> None:
+        self._before = bytes(old and fd not in new for fd, old in enumerate(self._before))
 
     def found(self) -> Iterator[Violation]:
         if open_descriptors() != self._before and self._left():

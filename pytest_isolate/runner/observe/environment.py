@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pytest_isolate.kernel.look import SIGNALS_AT, State, process_state
@@ -50,23 +50,34 @@ class Environment:
         self._state = process_state()
         self._handlers = _handlers(self._state)
 
-    def aside(self) -> Callable[[], None]:
+    def aside(self) -> Callable[[], Callable[[], None] | None]:
         # A fixture that this one takes the place of may have been torn down in this test already.
         before = self._look(process_state())
 
-        def end() -> None:
+        def end() -> Callable[[], None] | None:
             after = self._look(process_state())
             known = self._known()
             earlier = {name: before.get(name, known.get(name)) for name in after}
             changed = [name for name, value in after.items() if earlier[name] != value]
-            if changed:
-                self._accepted += [
-                    {name: after[name] for name in changed},
-                    # What it restores when it is torn down, some test's end.
-                    {name: earlier[name] for name in changed},
-                ]
+            if not changed:
+                return None
+            made = {name: after[name] for name in changed}
+            restored = {name: earlier[name] for name in changed}
+            self._accepted += [made, restored]
+            places = {name: self._places[name] for name in changed if name in self._places}
+            return lambda: self._torn_down(made, restored, places)
 
         return end
+
+    def _torn_down(self, made: Known, restored: Known, places: Mapping[str, str]) -> None:
+        """A fixture: what is as it made it, it has not restored."""
+        self._accepted.remove(made)
+        now = self._look(process_state())
+        left = [name for name, value in made.items() if (now[name] if name in now else _now(name)) == value]
+        for name in left:
+            self._noted.setdefault(name, restored[name])
+            if name in places:
+                self._places[name] = places[name]
 
     def _known(self) -> Known:
         """From before the test."""
@@ -74,7 +85,8 @@ class Environment:
 
     def _look(self, state: bytes) -> Known:
         """All of that, as it is now."""
-        return _parts(state, _handlers(state)) | {name: _now(name) for name in self._noted}
+        parts = _parts(state, _handlers(state))
+        return parts | {name: _now(name) for name in self._noted if name not in parts}
 
     def found(self) -> Iterator[Violation]:
         state = process_state()

@@ -54,12 +54,14 @@ class Threads:
         if self._pools:
             self._pools.clear()
 
-    def aside(self) -> Callable[[], None]:
+    def aside(self) -> Callable[[], Callable[[], None]]:
         before, pools = _others(), set(self._pools)
 
-        def end() -> None:
-            self._before |= _others() - before
+        def end() -> Callable[[], None]:
+            new = _others() - before
+            self._before |= new
             self._pools &= pools
+            return lambda: self._before.difference_update(new)
 
         return end
 
