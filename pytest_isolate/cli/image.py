@@ -20,8 +20,9 @@ from pytest_isolate.sandbox.images.manifest import (
     own_platform,
     parse_platform,
 )
+from pytest_isolate.sandbox.images.prune import IN_USE_S, Pruned, prune
 from pytest_isolate.sandbox.images.reference import check_name, parse_reference
-from pytest_isolate.sandbox.images.store import IN_USE_S, Store, Stored
+from pytest_isolate.sandbox.images.store import Store, Stored
 from pytest_isolate.sandbox.images.unpack import Unpacked
 from pytest_isolate.units import format_size
 
@@ -64,8 +65,7 @@ def _act(store: Store, arguments: argparse.Namespace, out: TextIO, err: TextIO) 
         case "rm":
             _remove(store, arguments.names)
         case "prune":
-            freed_bytes = store.prune(in_use_s=0.0 if arguments.all else IN_USE_S)
-            out.write(f"freed {format_size(freed_bytes)}\n")
+            _tell_pruned(prune(store, in_use_s=0.0 if arguments.all else IN_USE_S), out)
         case "export":
             _export(store, arguments.name, Path(arguments.file), arguments.format)
 
@@ -280,6 +280,15 @@ def _remove(store: Store, names: list[str]) -> None:
     found = {stored.name for name in names for stored in _named(store, name)}  # all, or none
     for name in found:
         store.remove(name)
+
+
+def _tell_pruned(pruned: Pruned, out: TextIO) -> None:
+    kept = [
+        (pruned.recent_bytes, "was used within the last hour (--all removes it, too)"),
+        (pruned.held_bytes, "running sessions use"),
+    ]
+    parts = [f"; kept {format_size(size_bytes)} that {why}" for size_bytes, why in kept if size_bytes]
+    out.write(f"freed {format_size(pruned.freed_bytes)}{''.join(parts)}\n")
 
 
 def _export(store: Store, name: str, path: Path, form: str) -> None:

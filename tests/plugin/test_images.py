@@ -120,6 +120,36 @@ def test_many_tests_unpack_once(run: Runner, layout: Layout, tmp_path: Path) -> 
     assert (after.st_ino, after.st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
 
 
+@pytest.mark.parametrize("workers", [(), ("-n1",)])
+def test_layers_of_a_session_are_not_pruned(
+    run: Runner, pytester: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
+    (pytester.path / "root.tar").write_bytes(tar_bytes(BASE))
+    inner = run(
+        """
+        import pytest, subprocess, sys
+
+        def image(*action):
+            return subprocess.check_output([sys.executable, "-m", "pytest_isolate.cli", "image", *action], text=True)
+
+        @pytest.mark.isolated(rootfs="root.tar")
+        def test_before(): assert open("/etc/name").read() == "base"
+        def test_clear_up():
+            image("rm", "root.tar")
+            assert "that running sessions use" in image("prune", "--all")
+        @pytest.mark.isolated(rootfs="root.tar")
+        def test_after(): assert open("/etc/name").read() == "base"
+        """,
+        *workers,
+        all_tests=False,
+    )
+    assert inner.outcomes == {"passed": 3}, inner.out
+    prune = [sys.executable, "-m", "pytest_isolate.cli", "image", "prune", "--all"]
+    pruned = subprocess.check_output(prune, text=True)
+    assert pruned.startswith("freed ")
+    assert "kept" not in pruned
+
+
 # ---- kinds of images, and where they are named --------------------------------------------------------
 
 
