@@ -99,6 +99,66 @@ def test_one_of_several(images: Store, layout: Layout, tmp_path: Path) -> None:
             get(path, images, "three")
 
 
+@pytest.fixture
+def saved(layout: Layout, tmp_path: Path) -> Path:
+    """As Docker 25 and later save: an OCI layout, with Docker's own names beside it."""
+    names = {
+        "docker.io/library/app:latest": layout.add(BASE),
+        "docker.io/library/app:1": layout.add(BASE),
+        "docker.io/team/tool:latest": layout.add(BASE, TOP),
+        "ghcr.io/team/app:latest": layout.add(TOP),
+    }
+    entries = json.loads((layout.path / "index.json").read_text())["manifests"]
+    for entry, (name, digest) in zip(entries, names.items(), strict=True):
+        assert entry["digest"] == digest
+        entry["annotations"] = {
+            "io.containerd.image.name": name,
+            "org.opencontainers.image.ref.name": name.rpartition(":")[2],
+        }
+    layout.write_index([*entries, layout.blob(b"{}", entries[0]["mediaType"])])
+    (layout.path / "manifest.json").write_text("[]")
+    return layout.pack(tmp_path / "saved.tar")
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("app:latest", ["base"]),
+        ("app:1", ["base"]),
+        ("1", ["base"]),
+        ("docker.io/library/app:latest", ["base"]),
+        ("library/app:latest", ["base"]),
+        ("team/tool:latest", ["top", "base"]),
+        ("ghcr.io/team/app:latest", ["top"]),
+    ],
+)
+def test_names_of_docker(images: Store, saved: Path, name: str, layers: list[str]) -> None:
+    image = get(saved, images, name)
+    assert contents(image, "etc/name") == layers
+    assert get(saved, images, image.digest).layers == image.layers
+    assert {stored.manifest.docker_name for stored in images.images()} == {None}
+
+
+def test_names_that_a_person_can_use_are_listed(images: Store, saved: Path, layout: Layout) -> None:
+    unnamed = json.loads((layout.path / "index.json").read_text())["manifests"][-1]["digest"]
+    names = f"there is: app:latest, app:1, team/tool:latest, ghcr.io/team/app:latest, {unnamed}"
+    for wanted, problem in [
+        ("", "has 4 images"),
+        ("latest", "has 3 images named 'latest'"),
+        ("nope", "has no image 'nope'"),
+    ]:
+        with pytest.raises(ImageError) as caught:
+            get(saved, images, wanted)
+        assert str(caught.value).startswith(f"{saved} {problem}; name one as in {saved}#NAME, or ")
+        assert str(caught.value).endswith(names)
+
+
+def test_one_image_with_two_names_is_one(images: Store, saved: Path, layout: Layout) -> None:
+    entries = json.loads((layout.path / "index.json").read_text())["manifests"]
+    layout.write_index(entries[:2])
+    assert contents(get(layout.path, images), "etc/name") == ["base"]
+
+
 def test_platform_is_chosen_from_an_index(images: Store, layout: Layout) -> None:
     other = layout.add(BASE, platform={"os": "linux", "architecture": "s390x"})
     mine = layout.add(TOP, platform=own_platform().to_json())

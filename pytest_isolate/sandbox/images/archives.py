@@ -53,7 +53,7 @@ def import_image(path: Path, store: Store, platform: Platform, *, name: str = ""
     if known is not None and known.stamp == stamp and store.has_all(known):
         return known
     if path.is_dir():
-        descriptor = _from_layout(path, store, platform, wanted)
+        descriptor = _from_layout(path, path, store, platform, wanted)
     elif _is_root(path):
         descriptor = _from_root(path, store, platform)
     else:
@@ -62,9 +62,9 @@ def import_image(path: Path, store: Store, platform: Platform, *, name: str = ""
             inside.mkdir()
             unpack(path, inside)
             if is_layout(inside):
-                descriptor = _from_layout(inside, store, platform, wanted)
+                descriptor = _from_layout(inside, path, store, platform, wanted)
             else:
-                descriptor = _from_docker(inside, store, wanted)
+                descriptor = _from_docker(inside, path, store, wanted)
     return store.add(name, descriptor, stamp=stamp)
 
 
@@ -134,12 +134,13 @@ def add_manifest(store: Store, config: bytes, layers: list[Descriptor]) -> Descr
 # ---- an OCI image layout --------------------------------------------------------------------------------
 
 
-def _from_layout(path: Path, store: Store, platform: Platform, wanted: str) -> Descriptor:
-    files = _Files(path)
+def _from_layout(directory: Path, path: Path, store: Store, platform: Platform, wanted: str) -> Descriptor:
+    """``path``: where the user has it, as an archive maybe."""
+    files = _Files(directory)
     try:
         index = parse_document(files.read("index.json"), OCI_INDEX)
         if not isinstance(index, Index):
-            raise ImageError(f"{path}: index.json is no index")
+            raise ImageError(f"index.json of {path} is no index")
         descriptor = _choose(index, wanted, path)
         document: Index | Manifest = index
         while not isinstance(document, Manifest):
@@ -155,23 +156,34 @@ def _from_layout(path: Path, store: Store, platform: Platform, wanted: str) -> D
 
 
 def _choose(index: Index, wanted: str, path: Path) -> Descriptor:
-    found = [d for d in index.manifests if not wanted or d.name == wanted]
+    """An image may be there several times, once for each of its names."""
+    found = {d.digest: d for d in index.manifests if not wanted or wanted in d.names()}
     if len(found) == 1:
-        return found[0]
-    names = ", ".join(d.name or d.digest for d in index.manifests)
-    problem = f"has no image {quoted(wanted)}" if wanted and not found else f"has {len(found)} images"
-    raise ImageError(f"{path} {problem}; name one as in {path}#NAME; there is: {names or 'none'}")
+        return next(iter(found.values()))
+    raise _not_one(path, wanted, len(found), [d.names()[0] for d in index.manifests])
+
+
+def _not_one(path: Path, wanted: str, count: int, names: list[str]) -> ImageError:
+    """Not one image, but ``count``, are what was ``wanted`` of all that there is."""
+    if count:
+        problem = f"has {count} images" + (f" named {quoted(wanted)}" if wanted else "")
+    else:
+        problem = "has no image" + (f" {quoted(wanted)}" if wanted else "")
+    known = ", ".join(dict.fromkeys(names)) or "none with a name"
+    return ImageError(
+        f"{path} {problem}; name one as in {path}#NAME, or import it with --ref NAME; there is: {known}"
+    )
 
 
 # ---- docker save ----------------------------------------------------------------------------------------
 
 
-def _from_docker(path: Path, store: Store, wanted: str) -> Descriptor:
+def _from_docker(directory: Path, path: Path, store: Store, wanted: str) -> Descriptor:
     """manifest.json is a list of ``{"Config": path, "RepoTags": [name], "Layers": [path]}``
     (Docker image specification 1.2)."""
-    files = _Files(path)
+    files = _Files(directory)
     try:
-        image = _docker_image(files.read("manifest.json"), wanted)
+        image = _docker_image(files.read("manifest.json"), wanted, path)
         config = files.read(image["Config"])
         layers = [files.add_layer(store, layer) for layer in image["Layers"]]
     except KeyError as error:
@@ -181,7 +193,7 @@ def _from_docker(path: Path, store: Store, wanted: str) -> Descriptor:
     return add_manifest(store, config, layers)
 
 
-def _docker_image(data: bytes, wanted: str) -> dict[str, Any]:
+def _docker_image(data: bytes, wanted: str, path: Path) -> dict[str, Any]:
     images = load_json(data, "manifest.json of the archive")
     if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
         raise ImageError("manifest.json of the archive is no list of images")
@@ -190,11 +202,7 @@ def _docker_image(data: bytes, wanted: str) -> dict[str, Any]:
         raise ImageError("manifest.json of the archive has RepoTags that are no list")
     found = [image for image, names in zip(images, tags, strict=True) if not wanted or wanted in names]
     if len(found) != 1:
-        names = ", ".join(str(tag) for names in tags for tag in names)
-        raise ImageError(
-            f"the archive has {len(found)} images{f' named {quoted(wanted)}' if wanted else ''}; "
-            f"name one as in FILE#NAME; there is: {names or 'none with a name'}"
-        )
+        raise _not_one(path, wanted, len(found), [str(tag) for names in tags for tag in names])
     image: dict[str, Any] = found[0]
     layers = image.get("Layers")
     if not isinstance(image.get("Config"), str) or not isinstance(layers, list):

@@ -143,7 +143,7 @@ class Store:
         platform: Platform | None = self.config(self.manifest(manifest.digest)).platform
         if platform is not None and not platform.architecture:
             platform = None  # it does not say: it is for all
-        named = dataclasses.replace(manifest, name=name, platform=platform)
+        named = dataclasses.replace(manifest, name=name, docker_name=None, platform=platform)
         stored = Stored(name, named, stamp)
         with self._changing_index() as images:
             images[:] = [s for s in images if (s.name, s.manifest.platform) != (name, platform)]

@@ -78,8 +78,8 @@ def unpack(
         raise ImageError(f"the layer is no tar archive that can be read: {error}") from None
     except OSError as error:
         where = f" {quoted(error.filename)}" if error.filename else ""
-        full = "; free space on its disk" if error.errno == errno.ENOSPC else ""
-        raise ImageError(f"cannot unpack{where} into {directory}: {error.strerror or error}{full}") from None
+        full = "; free space on the disk of the store" if error.errno == errno.ENOSPC else ""
+        raise ImageError(f"cannot unpack{where}: {error.strerror or error}{full}") from None
     finally:
         unpacking.close()
     return unpacking.unpacked
