@@ -36,11 +36,11 @@ def find_rootfs(value: str, config: pytest.Config, *, origin: str) -> PathRootfs
     meant = value if found is None else os.fspath(found)
     path = os.path.normpath(rootdir / os.path.expanduser(meant))
     if os.path.exists(path):
-        return PathRootfs(path)
+        return PathRootfs(path, asked=value)
     if not looks_like_reference(meant):
-        return PathRootfs(path, "" if "/" in meant else meant)
+        return PathRootfs(path, "" if "/" in meant else meant, asked=value)
     try:
-        return ImageRootfs(str(parse_reference(meant)))
+        return ImageRootfs(str(parse_reference(meant)), asked=value)
     except ImageError as error:
         named = "" if meant == value else f" (which {quoted(value)} stands for)"
         raise SpecError(f"{error}{named}", origin=origin) from None

@@ -21,7 +21,7 @@ from pytest_isolate.sandbox.images.manifest import (
     parse_platform,
 )
 from pytest_isolate.sandbox.images.prune import IN_USE_S, Pruned, prune
-from pytest_isolate.sandbox.images.reference import check_name, parse_reference
+from pytest_isolate.sandbox.images.reference import check_name, naming, parse_reference
 from pytest_isolate.sandbox.images.store import Store, Stored
 from pytest_isolate.sandbox.images.unpack import Unpacked
 from pytest_isolate.units import format_size
@@ -79,9 +79,9 @@ def _pull(store: Store, text: str, platform: str | None, out: TextIO, err: TextI
 
     reference = parse_reference(text)
     wanted = own_platform() if platform is None else parse_platform(platform)
-    with ProgressLine(err, str(reference)) as progress:
+    with naming(text), ProgressLine(err, str(reference)) as progress:
         pulled = pull(reference, store.blobs, wanted, progress=progress)
-    stored = store.add(str(reference), pulled)
+        stored = store.add(str(reference), pulled)
     _tell(stored, out)
     if reference.digest is None:
         short = reference.repository.rpartition("/")[2]
@@ -94,7 +94,9 @@ def _pull(store: Store, text: str, platform: str | None, out: TextIO, err: TextI
 def _import(store: Store, arguments: argparse.Namespace, out: TextIO) -> None:
     path = Path(os.path.abspath(arguments.path))  # as a marker's rootfs is called
     name = check_name(arguments.name) if arguments.name is not None else ""
-    _tell(import_image(path, store, own_platform(), name=name, wanted=arguments.ref), out)
+    with naming(arguments.path):
+        stored = import_image(path, store, own_platform(), name=name, wanted=arguments.ref)
+    _tell(stored, out)
 
 
 def _build(store: Store, arguments: argparse.Namespace, out: TextIO, err: TextIO) -> None:
@@ -197,7 +199,9 @@ def _row(store: Store, stored: Stored) -> tuple[str, ...]:
 
 
 def _inspect(store: Store, name: str, out: TextIO, *, as_json: bool) -> None:
-    known = [_known(store, stored) for stored in _named(store, name)]
+    found = _named(store, name)
+    with naming(name):
+        known = [_known(store, stored) for stored in found]
     if as_json:
         document = {"schema": SCHEMA, "images": [_json(each) for each in known]}
         out.write(json.dumps(document, indent=2) + "\n")

@@ -289,7 +289,9 @@ def test_a_damaged_image_can_be_seen_and_removed(do: Cli, fails: Cli, place: Pat
     (place / "cache/pytest-isolate/images/blobs" / found.replace(":", "/")).write_text("{}")
     assert "damaged: get it again" in do("ls")
     assert "is damaged" in json.loads(do("ls", "--json"))["images"][0]["error"]
-    assert "is damaged" in fails("inspect", "box")
+    for action in (("inspect", "box"), ("export", "box", "box.tar"), ("prune",)):
+        assert fails(*action).startswith("image box: ")
+        assert fails(*action).endswith("is damaged; get the image again")
     do("rm", "box")
     assert do("ls").startswith("no images")
 
@@ -358,7 +360,7 @@ def test_other_tools_read_what_is_exported(do: Cli, pytestconfig: pytest.Config)
 def test_what_cannot_be_imported_or_exported(do: Cli, fails: Cli, place: Path) -> None:
     do("build", "box", "--output", "box.tar")
     (place / "text").write_text("no archive at all")
-    assert "is no tar archive" in fails("import", "text")
+    assert fails("import", "text").startswith(f"image text: {place}/text is no tar archive")
     assert "No such file" in fails("import", "none")
     assert fails("import", "box.tar", "--name", "a/b").startswith("'a/b' cannot be the name of an image")
     assert "has no image 'x'" in fails("import", "box.tar", "--ref", "x")
@@ -375,6 +377,10 @@ def test_a_store_that_cannot_be_written(fails: Cli, place: Path) -> None:
 def test_names_that_are_no_references(fails: Cli) -> None:
     assert fails("pull", "alpine").startswith("'alpine' is no name of an image")
     assert fails("pull", "r.example/a", "--platform", "linux").startswith("'linux' is no platform")
+
+
+def test_a_pull_that_fails_names_the_image(fails: Cli) -> None:
+    assert fails("pull", "localhost:1/a").startswith("image localhost:1/a: cannot pull from localhost:1: ")
 
 
 @pytest.mark.parametrize("pinned", [False, True])

@@ -21,6 +21,7 @@ from pytest_isolate.sandbox.images import apart, store
 from pytest_isolate.sandbox.images.archives import import_image
 from pytest_isolate.sandbox.images.manifest import Descriptor, Platform, own_platform
 from pytest_isolate.sandbox.images.prune import prune
+from pytest_isolate.sandbox.images.reference import naming
 from pytest_isolate.sandbox.images.resolve import Images
 from pytest_isolate.sandbox.images.store import Image, Store, default_store, remove_tree
 from pytest_isolate.sandbox.images.unpack import unpack
@@ -319,6 +320,57 @@ def test_files_that_are_no_images(images: Store, tmp_path: Path, content: bytes)
     path.write_bytes(content)
     with pytest.raises(ImageError):
         get(path, images)
+
+
+TORN = "the layer is no tar archive that can be read: "
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        (lambda data: data[: 512 + 100], f"{TORN}it ends too early; get the image again"),
+        (lambda data: data[: 5 * 512 + 100], f"{TORN}truncated header; get the image again"),
+        (lambda data: gzip.compress(data)[:-20], "a layer cannot be read: .*; get the image again"),
+    ],
+    ids=["content", "header", "gzip"],
+)
+def test_torn_archives(images: Store, tmp_path: Path, how: Callable[[bytes], bytes], text: str) -> None:
+    """Each is the error of those who ask, under the name by which they do."""
+    path = tmp_path / "torn.tar"
+    path.write_bytes(how(tar_bytes([file("a", "x" * 1000), file("é", "y" * 1000)])))
+    with pytest.raises(ImageError, match=f"^image torn: {text}$"):
+        Images(images).get(PathRootfs(str(path), asked="torn"))
+
+
+def test_an_archive_without_one_of_its_layers(images: Store, tmp_path: Path) -> None:
+    path = tmp_path / "saved.tar"
+    entries = [
+        file(SAVED, "{}"),
+        file("manifest.json", json.dumps([{"Config": SAVED, "Layers": ["gone.tar"]}])),
+    ]
+    path.write_bytes(tar_bytes(entries))
+    text = (
+        f"image {path}: cannot read 'gone.tar' of the image: No such file or directory; get the image again"
+    )
+    with pytest.raises(ImageError) as caught:
+        Images(images).get(PathRootfs(str(path)))
+    assert str(caught.value) == text
+
+
+def test_a_name_is_not_said_twice(images: Store) -> None:
+    name = "localhost:1/a/b:1"
+    with pytest.raises(ImageError) as caught, naming(name):
+        raise ImageError(f"{name}: the registry has no time")
+    assert str(caught.value) == f"image {name}: the registry has no time"
+
+
+def test_a_registry_that_cannot_be_reached(images: Store) -> None:
+    with pytest.raises(ImageError) as caught:
+        Images(images).get(ImageRootfs("localhost:1/a/b:1", asked="base"))
+    assert str(caught.value).startswith("image base: cannot pull from localhost:1: ")
+    assert str(caught.value).endswith(
+        "; an image that was pulled before takes no network (pytest-isolate image pull)"
+    )
 
 
 # ---- many at once, and deaths --------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from pytest_isolate.sandbox.images.manifest import (
     load_json,
     parse_document,
 )
-from pytest_isolate.sandbox.images.members import TAR_ERRORS, read_members
+from pytest_isolate.sandbox.images.members import TAR_ERRORS, read_members, reading_tar
 from pytest_isolate.sandbox.images.store import Store, Stored
 from pytest_isolate.sandbox.images.unpack import Unpacked, unpack
 from pytest_isolate.units import quoted
@@ -112,7 +112,7 @@ def _from_root(path: Path, store: Store, platform: Platform) -> Descriptor:
     with open(path, "rb") as file:
         store.blobs.add(_chunks(file.fileno()), layer)
     members = Unpacked()
-    with decompressed(store.blobs.path(digest)) as plain:
+    with reading_tar(), decompressed(store.blobs.path(digest)) as plain:
         for _ in read_members(plain, members):
             pass
     config = {**platform.to_json(), "rootfs": {"type": "layers", "diff_ids": [members.diff_id]}, "config": {}}
@@ -255,7 +255,9 @@ class _Files:
             # A FIFO must not block.
             fd = open_in_root(self._fd, path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
-            raise ImageError(f"cannot read {quoted(path)} of the image: {error.strerror}") from None
+            raise ImageError(
+                f"cannot read {quoted(path)} of the image: {error.strerror}; get the image again"
+            ) from None
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise ImageError(f"{quoted(path)} of the image is no file")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pytest_isolate.sandbox.images.blobs import locked
 from pytest_isolate.sandbox.images.holds import unless_held
+from pytest_isolate.sandbox.images.reference import naming
 from pytest_isolate.sandbox.images.store import Store, Stored
 from pytest_isolate.sandbox.images.unpack import Unpacked
 
@@ -51,9 +52,10 @@ def _needed(store: Store, images: Sequence[Stored]) -> tuple[set[str], set[str]]
     blobs: set[str] = set()
     layers: set[str] = set()
     for stored in images:
-        manifest = store.manifest(stored.manifest.digest)
+        with naming(stored.name):
+            manifest = store.manifest(stored.manifest.digest)
+            layers |= set(store.config(manifest).diff_ids)
         blobs |= {stored.manifest.digest, manifest.config.digest, *(d.digest for d in manifest.layers)}
-        layers |= set(store.config(manifest).diff_ids)
     return blobs, layers
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_isolate.errors import ImageError
 from pytest_isolate.units import quoted
 
-__all__ = ["Reference", "check_name", "looks_like_reference", "parse_reference"]
+__all__ = ["Reference", "check_name", "looks_like_reference", "naming", "parse_reference"]
 
 # The grammar of names and tags is that of the OCI distribution specification ("Pulling manifests").
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
@@ -37,6 +39,15 @@ class Reference:
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else "" if self.digest else ":latest"
         return f"{self.registry}/{self.repository}{tag}" + (f"@{self.digest}" if self.digest else "")
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Errors say which image they are about, by the name that the user gave it."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"image {name}: {str(error).removeprefix(f'{name}: ')}") from None
 
 
 def looks_like_reference(text: str) -> bool:
