@@ -361,7 +361,12 @@ def test_what_cannot_be_imported_or_exported(do: Cli, fails: Cli, place: Path) -
     do("build", "box", "--output", "box.tar")
     (place / "text").write_text("no archive at all")
     assert fails("import", "text").startswith(f"image text: {place}/text is no tar archive")
-    assert "No such file" in fails("import", "none")
+    assert fails("import", "none") == f"image none: cannot read {place}/none: No such file or directory"
+    assert fails("import", "rootfs-images") == (
+        f"image rootfs-images: {place}/rootfs-images is a directory, and no OCI layout; "
+        f'rootfs="{place}/rootfs-images" has it as the root as it is; '
+        f"or pack it: tar -C {place}/rootfs-images -cf root.tar ."
+    )
     assert fails("import", "box.tar", "--name", "a/b").startswith("'a/b' cannot be the name of an image")
     assert "has no image 'x'" in fails("import", "box.tar", "--ref", "x")
     assert fails("export", "box", "none/box.tar") == "cannot write none/box.tar: No such file or directory"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,12 +71,17 @@ def import_image(path: Path, store: Store, platform: Platform, *, name: str = ""
 
 def _stamp(path: Path) -> str:
     """Tells one state of a file from another."""
+    if path.is_dir() and not is_layout(path) and not (path / "index.json").exists():
+        raise ImageError(
+            f'{path} is a directory, and no OCI layout; rootfs="{path}" has it as the root as it is; '
+            f"or pack it: tar -C {shlex.quote(os.fspath(path))} -cf root.tar ."
+        )
     try:
         status = (path / "index.json" if path.is_dir() else path).stat()
     except OSError as error:
-        raise ImageError(f"cannot read image {path}: {error.strerror}") from None
+        raise ImageError(f"cannot read {path}: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):  # a FIFO would be waited for
-        raise ImageError(f"cannot read image {path}: it is no file")
+        raise ImageError(f"cannot read {path}: it is no file")
     return f"{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
 
