@@ -21,7 +21,7 @@ from pytest_isolate.sandbox.images.manifest import (
     parse_platform,
 )
 from pytest_isolate.sandbox.images.prune import IN_USE_S, Pruned, prune
-from pytest_isolate.sandbox.images.reference import check_name, naming, parse_reference
+from pytest_isolate.sandbox.images.reference import check_name, naming, parse_reference, toml_key
 from pytest_isolate.sandbox.images.store import Store, Stored
 from pytest_isolate.sandbox.images.unpack import Unpacked
 from pytest_isolate.units import format_size
@@ -87,7 +87,7 @@ def _pull(store: Store, text: str, platform: str | None, out: TextIO, err: TextI
         short = reference.repository.rpartition("/")[2]
         out.write(
             f"\nto have the same every time, write into pyproject.toml:\n\n[tool.pytest-isolate.images]\n"
-            f'{short} = "{stored.name}@{stored.manifest.digest}"\n'
+            f'{toml_key(short)} = "{stored.name}@{stored.manifest.digest}"\n'
         )
 
 

@@ -388,9 +388,19 @@ def test_a_pull_that_fails_names_the_image(fails: Cli) -> None:
     assert fails("pull", "localhost:1/a").startswith("image localhost:1/a: cannot pull from localhost:1: ")
 
 
+@pytest.mark.parametrize(
+    ("short", "key"),
+    [("box", "box"), ("my.app", '"my.app"'), ("my_a-pp", "my_a-pp")],
+    ids=["bare", "dot", "bare2"],
+)
 @pytest.mark.parametrize("pinned", [False, True])
 def test_a_pull_says_how_to_pin_the_image(
-    pinned: bool, do: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pinned: bool,
+    short: str,
+    key: str,
+    do: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Of a registry that is none: what pulling does with one, its own tests tell."""
     built = do("build", "box", "--store", "store").split()[1]
@@ -405,9 +415,9 @@ def test_a_pull_says_how_to_pin_the_image(
 
     registry.pull = pull  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pytest_isolate.sandbox.images.registry", registry)
-    name = "r.example/team/box:1" + (f"@{built}" if pinned else "")
+    name = f"r.example/team/{short}:1" + (f"@{built}" if pinned else "")
     assert main(["image", "pull", name, "--store", "store", "--platform", "linux/arm/v7"]) == 0
     assert asked == [(name, Platform("linux", "arm", "v7"))]
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == f"{name} {built}"
-    assert (rest[-1:] == [f'box = "{name}@{built}"']) is not pinned
+    assert (rest[-1:] == [f'{key} = "{name}@{built}"']) is not pinned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pytest_isolate.errors import ImageError
 from pytest_isolate.units import quoted
 
-__all__ = ["Reference", "check_name", "looks_like_reference", "naming", "parse_reference"]
+__all__ = ["Reference", "check_name", "looks_like_reference", "naming", "parse_reference", "toml_key"]
 
 # The grammar of names and tags is that of the OCI distribution specification ("Pulling manifests").
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
@@ -70,6 +71,11 @@ def parse_reference(text: str) -> Reference:
         )
     host, name, tag, digest = found.group("host", "name", "tag", "digest")
     return Reference(host, name, tag, digest)
+
+
+def toml_key(name: str) -> str:
+    """A name as a key of a TOML table, where a dot that is not quoted begins another table."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
 
 
 def check_name(text: str) -> str:
