@@ -63,7 +63,7 @@ def _act(store: Store, arguments: argparse.Namespace, out: TextIO, err: TextIO) 
         case "inspect":
             _inspect(store, arguments.name, out, as_json=arguments.json)
         case "rm":
-            _remove(store, arguments.names)
+            _remove(store, arguments.names, out)
         case "prune":
             _tell_pruned(prune(store, in_use_s=0.0 if arguments.all else IN_USE_S), out)
         case "export":
@@ -280,10 +280,11 @@ def _layer_json(layer: _Layer) -> dict[str, Any]:
 # ---- images go ----------------------------------------------------------------------------------
 
 
-def _remove(store: Store, names: list[str]) -> None:
-    found = {stored.name for name in names for stored in _named(store, name)}  # all, or none
-    for name in found:
-        store.remove(name)
+def _remove(store: Store, names: list[str], out: TextIO) -> None:
+    found = dict.fromkeys(stored for name in names for stored in _named(store, name))  # all, or none
+    for stored in found:
+        store.remove(stored.name)
+        out.write(f"removed {stored.name} {stored.manifest.digest}\n")
 
 
 def _tell_pruned(pruned: Pruned, out: TextIO) -> None:

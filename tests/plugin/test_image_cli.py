@@ -303,9 +303,10 @@ def test_images_are_removed_and_then_freed(do: Cli, fails: Cli, place: Path) -> 
     assert line.endswith(
         "no image none is in the store " + f"{place}/cache/pytest-isolate/images; there is: box, other"
     )
-    do("rm", "box")
+    built = digest(do, "box")
+    assert do("rm", "box", "box") == f"removed box {built}\n"
     assert do("prune", "--all") == "freed 0 B\n"  # the other needs the same
-    do("rm", "other")
+    assert do("rm", "other") == f"removed other {built}\n"
     assert re.fullmatch(
         r"freed 0 B; kept [12]\.\d MiB that was used within the last hour \(--all removes it, too\)\n",
         do("prune"),
