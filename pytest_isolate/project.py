@@ -10,13 +10,15 @@ import pytest
 
 from pytest_isolate.errors import ImageError, SpecError
 from pytest_isolate.sandbox.images.recipe import load_toml
-from pytest_isolate.sandbox.images.reference import looks_like_reference, parse_reference
+from pytest_isolate.sandbox.images.reference import looks_like_reference, parse_reference, toml_key
 from pytest_isolate.spec import ImageRootfs, PathRootfs
 from pytest_isolate.units import quoted
 
 __all__ = ["find_rootfs", "image_table"]
 
 TABLE = "[tool.pytest-isolate.images]"
+_SHAPE = '"registry.example/alpine@sha256:…"'
+_EXAMPLE = f"write alpine = {_SHAPE}"
 _TABLE = pytest.StashKey[dict[str, str]]()
 
 
@@ -36,11 +38,11 @@ def find_rootfs(value: str, config: pytest.Config, *, origin: str) -> PathRootfs
     meant = value if found is None else os.fspath(found)
     path = os.path.normpath(rootdir / os.path.expanduser(meant))
     if os.path.exists(path):
-        return PathRootfs(path)
+        return PathRootfs(path, asked=value)
     if not looks_like_reference(meant):
-        return PathRootfs(path, "" if "/" in meant else meant)
+        return PathRootfs(path, "" if "/" in meant else meant, asked=value)
     try:
-        return ImageRootfs(str(parse_reference(meant)))
+        return ImageRootfs(str(parse_reference(meant)), asked=value)
     except ImageError as error:
         named = "" if meant == value else f" (which {quoted(value)} stands for)"
         raise SpecError(f"{error}{named}", origin=origin) from None
@@ -64,8 +66,22 @@ def image_table(rootdir: Path) -> dict[str, str]:
         raise ImageError(f"cannot read {TABLE} of {file}: {error}") from None
     for key in ("tool", "pytest-isolate", "images"):
         table = table.get(key, {}) if isinstance(table, dict) else None
-    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
-        raise ImageError(
-            f'{TABLE} of {file} is not a table of texts, as in alpine = "registry.example/alpine@sha256:…"'
-        )
+    if not isinstance(table, dict):
+        raise ImageError(f"{TABLE} of {file} is not a table of texts; {_EXAMPLE}")
+    for key, value in table.items():
+        if not isinstance(value, str):
+            raise ImageError(f"{TABLE} of {file} is not a table of texts: {_wrong(key, value)}")
     return table
+
+
+def _wrong(key: str, value: Any) -> str:
+    """What is no text: mostly a name with a dot that is not quoted, which TOML takes for tables."""
+    if not isinstance(value, dict) or not value:
+        return f"{toml_key(key)} is {quoted(value)}; {_EXAMPLE}"
+    parts = [key]
+    while isinstance(value, dict) and value:
+        part, value = next(iter(value.items()))
+        parts.append(part)
+    return (
+        f"{toml_key(key)} is a table; quote a name with a dot, as in {toml_key('.'.join(parts))} = {_SHAPE}"
+    )

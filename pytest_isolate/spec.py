@@ -152,6 +152,7 @@ class PathRootfs:
 
     path: str
     name: str = ""  #: of an image in the store, if nothing is at ``path``
+    asked: str = field(default="", compare=False)  #: what the user has written for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,7 @@ class ImageRootfs:
     """An image of a registry; what is written goes to a throw-away layer."""
 
     name: str
+    asked: str = field(default="", compare=False)  #: what the user has written for it
 
 
 Rootfs = HostRootfs | PathRootfs | ImageRootfs

@@ -20,8 +20,9 @@ from pytest_isolate.sandbox.images.manifest import (
     own_platform,
     parse_platform,
 )
-from pytest_isolate.sandbox.images.reference import check_name, parse_reference
-from pytest_isolate.sandbox.images.store import IN_USE_S, Store, Stored
+from pytest_isolate.sandbox.images.prune import IN_USE_S, Pruned, prune
+from pytest_isolate.sandbox.images.reference import check_name, naming, parse_reference, toml_key
+from pytest_isolate.sandbox.images.store import Store, Stored
 from pytest_isolate.sandbox.images.unpack import Unpacked
 from pytest_isolate.units import format_size
 
@@ -62,10 +63,9 @@ def _act(store: Store, arguments: argparse.Namespace, out: TextIO, err: TextIO) 
         case "inspect":
             _inspect(store, arguments.name, out, as_json=arguments.json)
         case "rm":
-            _remove(store, arguments.names)
+            _remove(store, arguments.names, out)
         case "prune":
-            freed_bytes = store.prune(in_use_s=0.0 if arguments.all else IN_USE_S)
-            out.write(f"freed {format_size(freed_bytes)}\n")
+            _tell_pruned(prune(store, in_use_s=0.0 if arguments.all else IN_USE_S), out)
         case "export":
             _export(store, arguments.name, Path(arguments.file), arguments.format)
 
@@ -79,22 +79,24 @@ def _pull(store: Store, text: str, platform: str | None, out: TextIO, err: TextI
 
     reference = parse_reference(text)
     wanted = own_platform() if platform is None else parse_platform(platform)
-    with ProgressLine(err, str(reference)) as progress:
+    with naming(text), ProgressLine(err, str(reference)) as progress:
         pulled = pull(reference, store.blobs, wanted, progress=progress)
-    stored = store.add(str(reference), pulled)
+        stored = store.add(str(reference), pulled)
     _tell(stored, out)
     if reference.digest is None:
         short = reference.repository.rpartition("/")[2]
         out.write(
             f"\nto have the same every time, write into pyproject.toml:\n\n[tool.pytest-isolate.images]\n"
-            f'{short} = "{stored.name}@{stored.manifest.digest}"\n'
+            f'{toml_key(short)} = "{stored.name}@{stored.manifest.digest}"\n'
         )
 
 
 def _import(store: Store, arguments: argparse.Namespace, out: TextIO) -> None:
     path = Path(os.path.abspath(arguments.path))  # as a marker's rootfs is called
     name = check_name(arguments.name) if arguments.name is not None else ""
-    _tell(import_image(path, store, own_platform(), name=name, wanted=arguments.ref), out)
+    with naming(arguments.path):
+        stored = import_image(path, store, own_platform(), name=name, wanted=arguments.ref)
+    _tell(stored, out)
 
 
 def _build(store: Store, arguments: argparse.Namespace, out: TextIO, err: TextIO) -> None:
@@ -197,7 +199,9 @@ def _row(store: Store, stored: Stored) -> tuple[str, ...]:
 
 
 def _inspect(store: Store, name: str, out: TextIO, *, as_json: bool) -> None:
-    known = [_known(store, stored) for stored in _named(store, name)]
+    found = _named(store, name)
+    with naming(name):
+        known = [_known(store, stored) for stored in found]
     if as_json:
         document = {"schema": SCHEMA, "images": [_json(each) for each in known]}
         out.write(json.dumps(document, indent=2) + "\n")
@@ -276,10 +280,20 @@ def _layer_json(layer: _Layer) -> dict[str, Any]:
 # ---- images go ----------------------------------------------------------------------------------
 
 
-def _remove(store: Store, names: list[str]) -> None:
-    found = {stored.name for name in names for stored in _named(store, name)}  # all, or none
-    for name in found:
-        store.remove(name)
+def _remove(store: Store, names: list[str], out: TextIO) -> None:
+    found = dict.fromkeys(stored for name in names for stored in _named(store, name))  # all, or none
+    for stored in found:
+        store.remove(stored.name)
+        out.write(f"removed {stored.name} {stored.manifest.digest}\n")
+
+
+def _tell_pruned(pruned: Pruned, out: TextIO) -> None:
+    kept = [
+        (pruned.recent_bytes, "was used within the last hour (--all removes it, too)"),
+        (pruned.held_bytes, "running sessions use"),
+    ]
+    parts = [f"; kept {format_size(size_bytes)} that {why}" for size_bytes, why in kept if size_bytes]
+    out.write(f"freed {format_size(pruned.freed_bytes)}{''.join(parts)}\n")
 
 
 def _export(store: Store, name: str, path: Path, form: str) -> None:

@@ -75,6 +75,7 @@ class IsolateSession:
         self.baseline = Baseline()
         self._store = store
         self._pull = pull
+        self._closing = contextlib.ExitStack()
         #: Those around all tests: this is made when none runs.
         self.warning_filters: list[Any] = [*warnings.filters]
         self._seed: int | None = None
@@ -120,10 +121,13 @@ class IsolateSession:
     @cached_property
     def _images(self) -> Images:
         # Only for those who use images: tarfile and its kind take 15 ms.
+        from pytest_isolate.sandbox.images.holds import Holds
         from pytest_isolate.sandbox.images.resolve import Images
         from pytest_isolate.sandbox.images.store import Store
 
-        return Images(Store(self._store), self._pull, self._progress)
+        holds = Holds()
+        self._closing.callback(holds.close)
+        return Images(Store(self._store, holds), self._pull, self._progress)
 
     def _progress(self, name: str) -> contextlib.AbstractContextManager[Progress | None]:
         from pytest_isolate.sandbox.images.progress import ProgressLine
@@ -270,6 +274,7 @@ class IsolateSession:
 
     def close(self) -> None:
         self.launcher.close()
+        self._closing.close()
         self.sweep()
         for directory in self._confined_tmp:
             with contextlib.suppress(OSError):  # not empty: this is a test's process, or one is still there

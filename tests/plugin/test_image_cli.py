@@ -289,7 +289,9 @@ def test_a_damaged_image_can_be_seen_and_removed(do: Cli, fails: Cli, place: Pat
     (place / "cache/pytest-isolate/images/blobs" / found.replace(":", "/")).write_text("{}")
     assert "damaged: get it again" in do("ls")
     assert "is damaged" in json.loads(do("ls", "--json"))["images"][0]["error"]
-    assert "is damaged" in fails("inspect", "box")
+    for action in (("inspect", "box"), ("export", "box", "box.tar"), ("prune",)):
+        assert fails(*action).startswith("image box: ")
+        assert fails(*action).endswith("is damaged; get the image again")
     do("rm", "box")
     assert do("ls").startswith("no images")
 
@@ -301,10 +303,14 @@ def test_images_are_removed_and_then_freed(do: Cli, fails: Cli, place: Path) -> 
     assert line.endswith(
         "no image none is in the store " + f"{place}/cache/pytest-isolate/images; there is: box, other"
     )
-    do("rm", "box")
+    built = digest(do, "box")
+    assert do("rm", "box", "box") == f"removed box {built}\n"
     assert do("prune", "--all") == "freed 0 B\n"  # the other needs the same
-    do("rm", "other")
-    assert do("prune") == "freed 0 B\n"  # a test may have it as its root
+    assert do("rm", "other") == f"removed other {built}\n"
+    assert re.fullmatch(
+        r"freed 0 B; kept [12]\.\d MiB that was used within the last hour \(--all removes it, too\)\n",
+        do("prune"),
+    )
     assert re.fullmatch(r"freed [12]\.\d MiB\n", do("prune", "--all"))
     assert fails("inspect", "box").endswith("there is: none")
 
@@ -355,8 +361,13 @@ def test_other_tools_read_what_is_exported(do: Cli, pytestconfig: pytest.Config)
 def test_what_cannot_be_imported_or_exported(do: Cli, fails: Cli, place: Path) -> None:
     do("build", "box", "--output", "box.tar")
     (place / "text").write_text("no archive at all")
-    assert "is no tar archive" in fails("import", "text")
-    assert "No such file" in fails("import", "none")
+    assert fails("import", "text").startswith(f"image text: {place}/text is no tar archive")
+    assert fails("import", "none") == f"image none: cannot read {place}/none: No such file or directory"
+    assert fails("import", "rootfs-images") == (
+        f"image rootfs-images: {place}/rootfs-images is a directory, and no OCI layout; "
+        f'rootfs="{place}/rootfs-images" has it as the root as it is; '
+        f"or pack it: tar -C {place}/rootfs-images -cf root.tar ."
+    )
     assert fails("import", "box.tar", "--name", "a/b").startswith("'a/b' cannot be the name of an image")
     assert "has no image 'x'" in fails("import", "box.tar", "--ref", "x")
     assert fails("export", "box", "none/box.tar") == "cannot write none/box.tar: No such file or directory"
@@ -374,9 +385,23 @@ def test_names_that_are_no_references(fails: Cli) -> None:
     assert fails("pull", "r.example/a", "--platform", "linux").startswith("'linux' is no platform")
 
 
+def test_a_pull_that_fails_names_the_image(fails: Cli) -> None:
+    assert fails("pull", "localhost:1/a").startswith("image localhost:1/a: cannot pull from localhost:1: ")
+
+
+@pytest.mark.parametrize(
+    ("short", "key"),
+    [("box", "box"), ("my.app", '"my.app"'), ("my_a-pp", "my_a-pp")],
+    ids=["bare", "dot", "bare2"],
+)
 @pytest.mark.parametrize("pinned", [False, True])
 def test_a_pull_says_how_to_pin_the_image(
-    pinned: bool, do: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pinned: bool,
+    short: str,
+    key: str,
+    do: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Of a registry that is none: what pulling does with one, its own tests tell."""
     built = do("build", "box", "--store", "store").split()[1]
@@ -391,9 +416,9 @@ def test_a_pull_says_how_to_pin_the_image(
 
     registry.pull = pull  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pytest_isolate.sandbox.images.registry", registry)
-    name = "r.example/team/box:1" + (f"@{built}" if pinned else "")
+    name = f"r.example/team/{short}:1" + (f"@{built}" if pinned else "")
     assert main(["image", "pull", name, "--store", "store", "--platform", "linux/arm/v7"]) == 0
     assert asked == [(name, Platform("linux", "arm", "v7"))]
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == f"{name} {built}"
-    assert (rest[-1:] == [f'box = "{name}@{built}"']) is not pinned
+    assert (rest[-1:] == [f'{key} = "{name}@{built}"']) is not pinned

@@ -120,6 +120,36 @@ def test_many_tests_unpack_once(run: Runner, layout: Layout, tmp_path: Path) -> 
     assert (after.st_ino, after.st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
 
 
+@pytest.mark.parametrize("workers", [(), ("-n1",)])
+def test_layers_of_a_session_are_not_pruned(
+    run: Runner, pytester: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
+    (pytester.path / "root.tar").write_bytes(tar_bytes(BASE))
+    inner = run(
+        """
+        import pytest, subprocess, sys
+
+        def image(*action):
+            return subprocess.check_output([sys.executable, "-m", "pytest_isolate.cli", "image", *action], text=True)
+
+        @pytest.mark.isolated(rootfs="root.tar")
+        def test_before(): assert open("/etc/name").read() == "base"
+        def test_clear_up():
+            image("rm", "root.tar")
+            assert "that running sessions use" in image("prune", "--all")
+        @pytest.mark.isolated(rootfs="root.tar")
+        def test_after(): assert open("/etc/name").read() == "base"
+        """,
+        *workers,
+        all_tests=False,
+    )
+    assert inner.outcomes == {"passed": 3}, inner.out
+    prune = [sys.executable, "-m", "pytest_isolate.cli", "image", "prune", "--all"]
+    pruned = subprocess.check_output(prune, text=True)
+    assert pruned.startswith("freed ")
+    assert "kept" not in pruned
+
+
 # ---- kinds of images, and where they are named --------------------------------------------------------
 
 
@@ -157,6 +187,8 @@ def test_a_bad_image_is_the_error_of_its_tests(
 ) -> None:
     layout.add(BASE)
     (pytester.path / "evil.tar").write_bytes(tar_bytes([file("../../decoy", "x")]))
+    (pytester.path / "torn.tar").write_bytes(tar_bytes([file("a"), file("é")])[: 3 * 512 + 100])
+    pytester.makepyprojecttoml('[tool.pytest-isolate.images]\ngolden = "build/golden.tar"')
     inner = run(
         """
         import pytest
@@ -166,6 +198,10 @@ def test_a_bad_image_is_the_error_of_its_tests(
         class TestEvil:
             def test_1(self): pass
             def test_2(self): pass
+        @pytest.mark.isolated(rootfs="torn.tar")
+        def test_torn(): pass
+        @pytest.mark.isolated(rootfs="golden")
+        def test_of_the_table(): pass
         @pytest.mark.isolated(rootfs="not-there")
         def test_absent(): pass
         @pytest.mark.isolated(rootfs="r.example/UPPER")
@@ -174,12 +210,16 @@ def test_a_bad_image_is_the_error_of_its_tests(
         def test_after(): pass
         """,
         "-rA",
+        "--rootdir=.",
         *options,
     )
-    assert inner.outcomes == {"passed": 2, "errors": 4}, inner.out
-    assert "the layer has the path '../../decoy', which may lead out of the root" in inner.out
+    assert inner.outcomes == {"passed": 2, "errors": 6}, inner.out
+    assert "image evil.tar: the layer has the path '../../decoy', which may lead out of the root" in inner.out
+    assert "image torn.tar: the layer is no tar archive that can be read: truncated header; get" in inner.out
+    assert f"image golden: rootfs {pytester.path}/build/golden.tar is not there; name a " in inner.out
     assert (
-        f"rootfs {pytester.path}/not-there is not there, and no image not-there is in the store" in inner.out
+        f"image not-there: rootfs {pytester.path}/not-there is not there, and no image not-there is in the store"
+        in inner.out
     )
     assert "'r.example/UPPER' is no name of an image" in inner.out
     assert "INTERNALERROR" not in inner.out

@@ -295,6 +295,7 @@ import os, pathlib, signal, sys, time
 from pytest_isolate.sandbox.images import apart
 from pytest_isolate.sandbox.images.archives import import_image
 from pytest_isolate.sandbox.images.manifest import own_platform
+from pytest_isolate.sandbox.images.prune import prune
 from pytest_isolate.sandbox.images.store import Store
 
 store = Store()
@@ -328,13 +329,13 @@ get()
     pruned = """
 image = get()
 assert store.seen_as(image, (8, 8)).layers != image.layers
-assert store.prune(in_use_s=-1) == 0
+assert prune(store, in_use_s=-1).freed_bytes == 0
 store.remove(str(pathlib.Path("image")))
-assert store.prune(in_use_s=-1) > 0
+assert prune(store, in_use_s=-1).freed_bytes > 0
 """
     granted.run("-c", STORE + pruned)
     assert [*work.glob("[!.]*")] == []
-    assert {path.suffix for path in granted.layers.iterdir()} == {".lock"}
+    assert {path.suffix for path in granted.layers.iterdir()} == {".lock", ".used"}
 
 
 def test_a_range_that_is_taken_away(granted: Granted, layout: Layout) -> None:
@@ -350,7 +351,7 @@ def test_a_range_that_is_taken_away(granted: Granted, layout: Layout) -> None:
     assert out == "None\n"
     assert len([path for path in granted.layers.iterdir() if (path / "mail").exists()]) == 1
     (work / "left/layer").rename(kept)
-    out = granted.run("-c", STORE + "store.remove('image'); store.prune(in_use_s=-1)", check=False)
+    out = granted.run("-c", STORE + "store.remove('image'); prune(store, in_use_s=-1)", check=False)
     assert f"ImageError: cannot remove {kept}: Operation not permitted; run: sudo rm -rf {kept}\n" in out
     out = granted.run("-m", "pytest_isolate.cli", "doctor")
     assert re.search(r"no +subordinate ids +/etc/subuid has no range for nobody\n", out), out

@@ -112,7 +112,13 @@ def test_a_hook_that_fails_is_that_test_s_error(tiny: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("toml", "text", "expected"),
     [
-        ("[tool.pytest-isolate.images]\na = 1", "a", "is not a table of texts"),
+        ("[tool.pytest-isolate.images]\na = 1", "a", "is not a table of texts: a is 1; write alpine = "),
+        ("[tool.pytest-isolate.images]\n'a.b' = {}", "a", 'is not a table of texts: "a.b" is {}; write'),
+        (
+            "[tool.pytest-isolate.images]\nok = 'x'\nmy.dear.app = 'y'",
+            "ok",
+            'is not a table of texts: my is a table; quote a name with a dot, as in "my.dear.app" = "',
+        ),
         ("[tool]\npytest-isolate = 1", "a", "is not a table of texts"),
         ("[tool.pytest-isolate]\nimages = 1", "a", "is not a table of texts"),
         ("[tool.pytest-isolate.images]\na = 'r.example/A'", "a", "no name of an image.*which 'a' stands for"),

@@ -20,6 +20,8 @@ from pytest_isolate.errors import ImageError
 from pytest_isolate.sandbox.images import apart, store
 from pytest_isolate.sandbox.images.archives import import_image
 from pytest_isolate.sandbox.images.manifest import Descriptor, Platform, own_platform
+from pytest_isolate.sandbox.images.prune import prune
+from pytest_isolate.sandbox.images.reference import naming
 from pytest_isolate.sandbox.images.resolve import Images
 from pytest_isolate.sandbox.images.store import Image, Store, default_store, remove_tree
 from pytest_isolate.sandbox.images.unpack import unpack
@@ -96,6 +98,66 @@ def test_one_of_several(images: Store, layout: Layout, tmp_path: Path) -> None:
             get(path, images)
         with pytest.raises(ImageError, match=r"'three'"):
             get(path, images, "three")
+
+
+@pytest.fixture
+def saved(layout: Layout, tmp_path: Path) -> Path:
+    """As Docker 25 and later save: an OCI layout, with Docker's own names beside it."""
+    names = {
+        "docker.io/library/app:latest": layout.add(BASE),
+        "docker.io/library/app:1": layout.add(BASE),
+        "docker.io/team/tool:latest": layout.add(BASE, TOP),
+        "ghcr.io/team/app:latest": layout.add(TOP),
+    }
+    entries = json.loads((layout.path / "index.json").read_text())["manifests"]
+    for entry, (name, digest) in zip(entries, names.items(), strict=True):
+        assert entry["digest"] == digest
+        entry["annotations"] = {
+            "io.containerd.image.name": name,
+            "org.opencontainers.image.ref.name": name.rpartition(":")[2],
+        }
+    layout.write_index([*entries, layout.blob(b"{}", entries[0]["mediaType"])])
+    (layout.path / "manifest.json").write_text("[]")
+    return layout.pack(tmp_path / "saved.tar")
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("app:latest", ["base"]),
+        ("app:1", ["base"]),
+        ("1", ["base"]),
+        ("docker.io/library/app:latest", ["base"]),
+        ("library/app:latest", ["base"]),
+        ("team/tool:latest", ["top", "base"]),
+        ("ghcr.io/team/app:latest", ["top"]),
+    ],
+)
+def test_names_of_docker(images: Store, saved: Path, name: str, layers: list[str]) -> None:
+    image = get(saved, images, name)
+    assert contents(image, "etc/name") == layers
+    assert get(saved, images, image.digest).layers == image.layers
+    assert {stored.manifest.docker_name for stored in images.images()} == {None}
+
+
+def test_names_that_a_person_can_use_are_listed(images: Store, saved: Path, layout: Layout) -> None:
+    unnamed = json.loads((layout.path / "index.json").read_text())["manifests"][-1]["digest"]
+    names = f"there is: app:latest, app:1, team/tool:latest, ghcr.io/team/app:latest, {unnamed}"
+    for wanted, problem in [
+        ("", "has 4 images"),
+        ("latest", "has 3 images named 'latest'"),
+        ("nope", "has no image 'nope'"),
+    ]:
+        with pytest.raises(ImageError) as caught:
+            get(saved, images, wanted)
+        assert str(caught.value).startswith(f"{saved} {problem}; name one as in {saved}#NAME, or ")
+        assert str(caught.value).endswith(names)
+
+
+def test_one_image_with_two_names_is_one(images: Store, saved: Path, layout: Layout) -> None:
+    entries = json.loads((layout.path / "index.json").read_text())["manifests"]
+    layout.write_index(entries[:2])
+    assert contents(get(layout.path, images), "etc/name") == ["base"]
 
 
 def test_platform_is_chosen_from_an_index(images: Store, layout: Layout) -> None:
@@ -260,6 +322,57 @@ def test_files_that_are_no_images(images: Store, tmp_path: Path, content: bytes)
         get(path, images)
 
 
+TORN = "the layer is no tar archive that can be read: "
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        (lambda data: data[: 512 + 100], f"{TORN}it ends too early; get the image again"),
+        (lambda data: data[: 5 * 512 + 100], f"{TORN}truncated header; get the image again"),
+        (lambda data: gzip.compress(data)[:-20], "a layer cannot be read: .*; get the image again"),
+    ],
+    ids=["content", "header", "gzip"],
+)
+def test_torn_archives(images: Store, tmp_path: Path, how: Callable[[bytes], bytes], text: str) -> None:
+    """Each is the error of those who ask, under the name by which they do."""
+    path = tmp_path / "torn.tar"
+    path.write_bytes(how(tar_bytes([file("a", "x" * 1000), file("é", "y" * 1000)])))
+    with pytest.raises(ImageError, match=f"^image torn: {text}$"):
+        Images(images).get(PathRootfs(str(path), asked="torn"))
+
+
+def test_an_archive_without_one_of_its_layers(images: Store, tmp_path: Path) -> None:
+    path = tmp_path / "saved.tar"
+    entries = [
+        file(SAVED, "{}"),
+        file("manifest.json", json.dumps([{"Config": SAVED, "Layers": ["gone.tar"]}])),
+    ]
+    path.write_bytes(tar_bytes(entries))
+    text = (
+        f"image {path}: cannot read 'gone.tar' of the image: No such file or directory; get the image again"
+    )
+    with pytest.raises(ImageError) as caught:
+        Images(images).get(PathRootfs(str(path)))
+    assert str(caught.value) == text
+
+
+def test_a_name_is_not_said_twice(images: Store) -> None:
+    name = "localhost:1/a/b:1"
+    with pytest.raises(ImageError) as caught, naming(name):
+        raise ImageError(f"{name}: the registry has no time")
+    assert str(caught.value) == f"image {name}: the registry has no time"
+
+
+def test_a_registry_that_cannot_be_reached(images: Store) -> None:
+    with pytest.raises(ImageError) as caught:
+        Images(images).get(ImageRootfs("localhost:1/a/b:1", asked="base"))
+    assert str(caught.value).startswith("image base: cannot pull from localhost:1: ")
+    assert str(caught.value).endswith(
+        "; an image that was pulled before takes no network (pytest-isolate image pull)"
+    )
+
+
 # ---- many at once, and deaths --------------------------------------------------------------------------
 
 
@@ -358,11 +471,11 @@ def test_prune_removes_what_no_image_needs(images: Store, layout: Layout, tmp_pa
     other = Layout(tmp_path / "other")
     other.add(BASE)
     both, one = get(layout.path, images), get(other.path, images)
-    assert images.prune(in_use_s=0) == 0
+    assert prune(images, in_use_s=0).freed_bytes == 0
     assert images.remove(both.name)
     assert not images.remove(both.name)
-    assert images.prune() == 0  # it may be in use
-    assert images.prune(in_use_s=0) > 0
+    assert prune(images).freed_bytes == 0  # it may be in use
+    assert prune(images, in_use_s=0).freed_bytes > 0
     assert [Path(layer).exists() for layer in both.layers] == [False, True]
     assert contents(one, "etc/name") == ["base"]
     assert get(other.path, images) == one
@@ -509,7 +622,7 @@ def test_a_blob_that_is_about_to_be_used_again_is_not_pruned(images: Store, layo
     images.remove(stored.name)
     os.utime(images.blobs.path(blob.digest), (0, 0))
     assert images.blobs.has(blob.digest)
-    images.prune()
+    prune(images)
     assert images.blobs.has(blob.digest)
 
 

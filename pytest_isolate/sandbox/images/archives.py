@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from pytest_isolate.sandbox.images.manifest import (
     load_json,
     parse_document,
 )
-from pytest_isolate.sandbox.images.members import TAR_ERRORS, read_members
+from pytest_isolate.sandbox.images.members import TAR_ERRORS, read_members, reading_tar
 from pytest_isolate.sandbox.images.store import Store, Stored
 from pytest_isolate.sandbox.images.unpack import Unpacked, unpack
 from pytest_isolate.units import quoted
@@ -53,7 +54,7 @@ def import_image(path: Path, store: Store, platform: Platform, *, name: str = ""
     if known is not None and known.stamp == stamp and store.has_all(known):
         return known
     if path.is_dir():
-        descriptor = _from_layout(path, store, platform, wanted)
+        descriptor = _from_layout(path, path, store, platform, wanted)
     elif _is_root(path):
         descriptor = _from_root(path, store, platform)
     else:
@@ -62,20 +63,25 @@ def import_image(path: Path, store: Store, platform: Platform, *, name: str = ""
             inside.mkdir()
             unpack(path, inside)
             if is_layout(inside):
-                descriptor = _from_layout(inside, store, platform, wanted)
+                descriptor = _from_layout(inside, path, store, platform, wanted)
             else:
-                descriptor = _from_docker(inside, store, wanted)
+                descriptor = _from_docker(inside, path, store, wanted)
     return store.add(name, descriptor, stamp=stamp)
 
 
 def _stamp(path: Path) -> str:
     """Tells one state of a file from another."""
+    if path.is_dir() and not is_layout(path) and not (path / "index.json").exists():
+        raise ImageError(
+            f'{path} is a directory, and no OCI layout; rootfs="{path}" has it as the root as it is; '
+            f"or pack it: tar -C {shlex.quote(os.fspath(path))} -cf root.tar ."
+        )
     try:
         status = (path / "index.json" if path.is_dir() else path).stat()
     except OSError as error:
-        raise ImageError(f"cannot read image {path}: {error.strerror}") from None
+        raise ImageError(f"cannot read {path}: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):  # a FIFO would be waited for
-        raise ImageError(f"cannot read image {path}: it is no file")
+        raise ImageError(f"cannot read {path}: it is no file")
     return f"{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
 
@@ -112,7 +118,7 @@ def _from_root(path: Path, store: Store, platform: Platform) -> Descriptor:
     with open(path, "rb") as file:
         store.blobs.add(_chunks(file.fileno()), layer)
     members = Unpacked()
-    with decompressed(store.blobs.path(digest)) as plain:
+    with reading_tar(), decompressed(store.blobs.path(digest)) as plain:
         for _ in read_members(plain, members):
             pass
     config = {**platform.to_json(), "rootfs": {"type": "layers", "diff_ids": [members.diff_id]}, "config": {}}
@@ -134,12 +140,13 @@ def add_manifest(store: Store, config: bytes, layers: list[Descriptor]) -> Descr
 # ---- an OCI image layout --------------------------------------------------------------------------------
 
 
-def _from_layout(path: Path, store: Store, platform: Platform, wanted: str) -> Descriptor:
-    files = _Files(path)
+def _from_layout(directory: Path, path: Path, store: Store, platform: Platform, wanted: str) -> Descriptor:
+    """``path``: where the user has it, as an archive maybe."""
+    files = _Files(directory)
     try:
         index = parse_document(files.read("index.json"), OCI_INDEX)
         if not isinstance(index, Index):
-            raise ImageError(f"{path}: index.json is no index")
+            raise ImageError(f"index.json of {path} is no index")
         descriptor = _choose(index, wanted, path)
         document: Index | Manifest = index
         while not isinstance(document, Manifest):
@@ -155,23 +162,34 @@ def _from_layout(path: Path, store: Store, platform: Platform, wanted: str) -> D
 
 
 def _choose(index: Index, wanted: str, path: Path) -> Descriptor:
-    found = [d for d in index.manifests if not wanted or d.name == wanted]
+    """An image may be there several times, once for each of its names."""
+    found = {d.digest: d for d in index.manifests if not wanted or wanted in d.names()}
     if len(found) == 1:
-        return found[0]
-    names = ", ".join(d.name or d.digest for d in index.manifests)
-    problem = f"has no image {quoted(wanted)}" if wanted and not found else f"has {len(found)} images"
-    raise ImageError(f"{path} {problem}; name one as in {path}#NAME; there is: {names or 'none'}")
+        return next(iter(found.values()))
+    raise _not_one(path, wanted, len(found), [d.names()[0] for d in index.manifests])
+
+
+def _not_one(path: Path, wanted: str, count: int, names: list[str]) -> ImageError:
+    """Not one image, but ``count``, are what was ``wanted`` of all that there is."""
+    if count:
+        problem = f"has {count} images" + (f" named {quoted(wanted)}" if wanted else "")
+    else:
+        problem = "has no image" + (f" {quoted(wanted)}" if wanted else "")
+    known = ", ".join(dict.fromkeys(names)) or "none with a name"
+    return ImageError(
+        f"{path} {problem}; name one as in {path}#NAME, or import it with --ref NAME; there is: {known}"
+    )
 
 
 # ---- docker save ----------------------------------------------------------------------------------------
 
 
-def _from_docker(path: Path, store: Store, wanted: str) -> Descriptor:
+def _from_docker(directory: Path, path: Path, store: Store, wanted: str) -> Descriptor:
     """manifest.json is a list of ``{"Config": path, "RepoTags": [name], "Layers": [path]}``
     (Docker image specification 1.2)."""
-    files = _Files(path)
+    files = _Files(directory)
     try:
-        image = _docker_image(files.read("manifest.json"), wanted)
+        image = _docker_image(files.read("manifest.json"), wanted, path)
         config = files.read(image["Config"])
         layers = [files.add_layer(store, layer) for layer in image["Layers"]]
     except KeyError as error:
@@ -181,7 +199,7 @@ def _from_docker(path: Path, store: Store, wanted: str) -> Descriptor:
     return add_manifest(store, config, layers)
 
 
-def _docker_image(data: bytes, wanted: str) -> dict[str, Any]:
+def _docker_image(data: bytes, wanted: str, path: Path) -> dict[str, Any]:
     images = load_json(data, "manifest.json of the archive")
     if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
         raise ImageError("manifest.json of the archive is no list of images")
@@ -190,11 +208,7 @@ def _docker_image(data: bytes, wanted: str) -> dict[str, Any]:
         raise ImageError("manifest.json of the archive has RepoTags that are no list")
     found = [image for image, names in zip(images, tags, strict=True) if not wanted or wanted in names]
     if len(found) != 1:
-        names = ", ".join(str(tag) for names in tags for tag in names)
-        raise ImageError(
-            f"the archive has {len(found)} images{f' named {quoted(wanted)}' if wanted else ''}; "
-            f"name one as in FILE#NAME; there is: {names or 'none with a name'}"
-        )
+        raise _not_one(path, wanted, len(found), [str(tag) for names in tags for tag in names])
     image: dict[str, Any] = found[0]
     layers = image.get("Layers")
     if not isinstance(image.get("Config"), str) or not isinstance(layers, list):
@@ -247,7 +261,9 @@ class _Files:
             # A FIFO must not block.
             fd = open_in_root(self._fd, path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
-            raise ImageError(f"cannot read {quoted(path)} of the image: {error.strerror}") from None
+            raise ImageError(
+                f"cannot read {quoted(path)} of the image: {error.strerror}; get the image again"
+            ) from None
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise ImageError(f"{quoted(path)} of the image is no file")

@@ -18,6 +18,7 @@ from pytest_isolate.sandbox.images.blobs import digest_of
 from pytest_isolate.sandbox.images.compression import decompressed
 from pytest_isolate.sandbox.images.contents import opened, write_tar
 from pytest_isolate.sandbox.images.manifest import OCI_INDEX
+from pytest_isolate.sandbox.images.reference import naming
 from pytest_isolate.sandbox.images.store import LAYOUT, Store, Stored
 from pytest_isolate.units import quoted
 
@@ -36,7 +37,7 @@ class Format(Enum):
 
 def export(store: Store, stored: Stored, path: Path, form: Format) -> None:
     """Write it; the same image gives the same bytes. Raises ImageError, OSError."""
-    with store.work_directory() as work, _replaced(path) as file:
+    with store.work_directory() as work, _replaced(path) as file, naming(stored.name):
         match form:
             case Format.OCI:
                 _write_oci(store, stored, file)

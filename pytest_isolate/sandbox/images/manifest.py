@@ -75,7 +75,17 @@ class Descriptor:
     digest: str
     size_bytes: int
     platform: Platform | None = None
-    name: str | None = None  #: annotation org.opencontainers.image.ref.name
+    name: str | None = (
+        None  #: annotation org.opencontainers.image.ref.name; of Docker's archives, the tag alone
+    )
+    docker_name: str | None = None  #: annotation io.containerd.image.name, which Docker's archives have
+
+    def names(self) -> tuple[str, ...]:
+        """By which a person may mean it, the one to show first."""
+        full = self.docker_name or ""
+        short = full.removeprefix("docker.io/")
+        known = (short.removeprefix("library/"), full, short, self.name, self.digest)
+        return tuple(name for name in known if name)
 
     def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -91,6 +101,7 @@ class Descriptor:
 
 
 REF_NAME = "org.opencontainers.image.ref.name"
+DOCKER_NAME = "io.containerd.image.name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +249,7 @@ def _descriptor(found: object) -> Descriptor:
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_BLOB_BYTES:
         raise ImageError(f"{quoted(size)} is no size of a blob")
     where, annotations = found.get("platform"), found.get("annotations")
+    annotations = annotations if isinstance(annotations, dict) else {}
     return Descriptor(
         media_type=_text(found, "mediaType"),
         digest=check_digest(found.get("digest")),
@@ -245,7 +257,8 @@ def _descriptor(found: object) -> Descriptor:
         platform=Platform(_text(where, "os"), _text(where, "architecture"), _text(where, "variant"))
         if isinstance(where, dict)
         else None,
-        name=_text(annotations, REF_NAME) or None if isinstance(annotations, dict) else None,
+        name=_text(annotations, REF_NAME) or None,
+        docker_name=_text(annotations, DOCKER_NAME) or None,
     )
 
 

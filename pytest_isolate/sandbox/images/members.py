@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tarfile
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pytest_isolate.units import format_size, quoted
 if TYPE_CHECKING:
     from pytest_isolate.sandbox.images.unpack import Unpacked
 
-__all__ = ["CHUNK_BYTES", "TAR_ERRORS", "read_members"]
+__all__ = ["CHUNK_BYTES", "TAR_ERRORS", "read_members", "reading_tar"]
 
 MAX_HEADER_BYTES = 2**20  # of all headers of one member, extended ones included
 MOST_GLOBAL_HEADERS = 1000  # copied by tarfile for each member
@@ -23,6 +24,19 @@ CHUNK_BYTES = 2**18
 #: What tarfile raises for an archive that is none, and the rest for a torn or absurd one: of IndexError for a
 #: header that ends too early to RecursionError for a thousand headers of one member.
 TAR_ERRORS = (tarfile.TarError, ValueError, LookupError, ArithmeticError, RecursionError)
+
+
+#: A torn archive is made whole by nobody here.
+CANNOT_READ, CURE = "the layer is no tar archive that can be read", "get the image again"
+
+
+@contextlib.contextmanager
+def reading_tar() -> Iterator[None]:
+    """:data:`TAR_ERRORS` become ImageError."""
+    try:
+        yield
+    except TAR_ERRORS as error:
+        raise ImageError(f"{CANNOT_READ}: {error}; {CURE}") from None
 
 
 def read_members(plain: Plain, unpacked: Unpacked) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
@@ -88,7 +102,7 @@ class _Forward:
         while self._at < position and self._next(min(position - self._at, CHUNK_BYTES)):
             pass
         if self._at != position:
-            raise ImageError("the layer is no tar archive that can be read: it ends too early")
+            raise ImageError(f"{CANNOT_READ}: it ends too early; {CURE}")
 
     def _next(self, size: int) -> bytes:
         data = self._plain.read(size) or b""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_isolate.errors import ImageError
 from pytest_isolate.units import quoted
 
-__all__ = ["Reference", "check_name", "looks_like_reference", "parse_reference"]
+__all__ = ["Reference", "check_name", "looks_like_reference", "naming", "parse_reference", "toml_key"]
 
 # The grammar of names and tags is that of the OCI distribution specification ("Pulling manifests").
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
@@ -39,6 +42,15 @@ class Reference:
         return f"{self.registry}/{self.repository}{tag}" + (f"@{self.digest}" if self.digest else "")
 
 
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Errors say which image they are about, by the name that the user gave it."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"image {name}: {str(error).removeprefix(f'{name}: ')}") from None
+
+
 def looks_like_reference(text: str) -> bool:
     """Whether the first part can only be the host of a registry: no directory is guessed to be one."""
     host, slash, _ = text.partition("/")
@@ -59,6 +71,11 @@ def parse_reference(text: str) -> Reference:
         )
     host, name, tag, digest = found.group("host", "name", "tag", "digest")
     return Reference(host, name, tag, digest)
+
+
+def toml_key(name: str) -> str:
+    """A name as a key of a TOML table, where a dot that is not quoted begins another table."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
 
 
 def check_name(text: str) -> str:

@@ -14,7 +14,7 @@ from pytest_isolate.sandbox.images.archives import import_image, is_layout
 from pytest_isolate.sandbox.images.manifest import own_platform
 from pytest_isolate.sandbox.images.progress import Progress
 from pytest_isolate.sandbox.images.recipe import DIRECTORY
-from pytest_isolate.sandbox.images.reference import Reference, parse_reference
+from pytest_isolate.sandbox.images.reference import Reference, naming, parse_reference
 from pytest_isolate.sandbox.images.store import Image, Store, Stored, default_store
 from pytest_isolate.spec import HostRootfs, ImageRootfs, PathRootfs, Rootfs
 from pytest_isolate.values import Pull
@@ -41,11 +41,11 @@ class Images:
     def get(self, rootfs: Rootfs) -> Image | None:
         """None for the host's root or a plain directory. Raises ImageError, for every test that asks."""
         if isinstance(rootfs, PathRootfs):
-            with self._told():
+            with self._told(_asked(rootfs)):
                 self._check(rootfs)  # each time: a fixture may make it yet
         if rootfs not in self._found:
             try:
-                with self._told():
+                with self._told(_asked(rootfs)):
                     self._found[rootfs] = self._get(rootfs)
             except ImageError as error:
                 self._found[rootfs] = error
@@ -59,7 +59,7 @@ class Images:
         key = (image.digest, own)
         if key not in self._seen:
             try:
-                with self._told():
+                with self._told(image.name):
                     self._seen[key] = self.store.seen_as(image, own)
             except ImageError as error:
                 self._seen[key] = error
@@ -69,16 +69,17 @@ class Images:
         return found
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _told(self, name: str) -> Iterator[None]:
         """What goes wrong with files is an error of those tests that ask: a full disk, another's store."""
-        try:
-            yield
-        except OSError as error:
-            where = f": {error.filename}" if error.filename else ""
-            raise ImageError(
-                f"cannot use the store {self.store.directory}{where}: {error.strerror or error}; "
-                "see to that, or have the store elsewhere with --isolate-store"
-            ) from None
+        with naming(name):
+            try:
+                yield
+            except OSError as error:
+                where = f": {error.filename}" if error.filename else ""
+                raise ImageError(
+                    f"cannot use the store {self.store.directory}{where}: {error.strerror or error}; "
+                    "see to that, or have the store elsewhere with --isolate-store"
+                ) from None
 
     def _get(self, rootfs: Rootfs) -> Image | None:
         match rootfs:
@@ -97,7 +98,7 @@ class Images:
     def _image(self, stored: Stored) -> Image:
         where = stored.manifest.platform
         if where is not None and where.architecture and not where.runs_on(own_platform()):
-            raise ImageError(f"image {stored.name} is for {where}, and this machine is {own_platform()}")
+            raise ImageError(f"it is for {where}, and this machine is {own_platform()}")
         return self.store.image(stored)
 
     def _check(self, rootfs: PathRootfs) -> None:
@@ -131,7 +132,7 @@ class Images:
             return stored
         if self._pull is Pull.NEVER:
             raise ImageError(
-                f"image {name} is not in the store {self.store.directory}, and --isolate-pull=never forbids "
+                f"it is not in the store {self.store.directory}, and --isolate-pull=never forbids "
                 f"to get it; run: {self._command('pull', name)}"
             )
         from pytest_isolate.sandbox.images.registry import pull
@@ -139,6 +140,17 @@ class Images:
         with self._progress(name) as progress:
             pulled = pull(reference, self.store.blobs, own_platform(), progress=progress)
         return self.store.add(name, pulled)
+
+
+def _asked(rootfs: Rootfs) -> str:
+    """As the user has written it, if that is known."""
+    match rootfs:
+        case HostRootfs():
+            return "host"
+        case PathRootfs(path, name, asked):
+            return asked or name or path
+        case ImageRootfs(name, asked):
+            return asked or name
 
 
 def _split(text: str) -> tuple[Path, str]:

@@ -2,7 +2,8 @@
 
     oci-layout index.json blobs/sha256/…     the layout: other tools read it too
     layers/sha256/…                          a directory, and a .json that says what it has become; with
-                                             the range in its name if it is for subordinate ids
+                                             the range in its name if it is for subordinate ids; and
+                                             beside it a .used that sessions hold
     partial/ work/                           what is being written, or a killed process was writing
 
 Many processes may use one store. What is in blobs/ and layers/ is whole: it is renamed to there.
@@ -18,7 +19,6 @@ import os
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +31,7 @@ from pytest_isolate.kernel.subids import SubordinateIds, usable_subordinate_ids
 from pytest_isolate.kernel.tree import is_opaque
 from pytest_isolate.sandbox.images.apart import Ownership
 from pytest_isolate.sandbox.images.blobs import Blobs, locked, make_private
+from pytest_isolate.sandbox.images.holds import READ_ONLY, Holds
 from pytest_isolate.sandbox.images.manifest import (
     DOCUMENT_TYPES,
     OCI_INDEX,
@@ -48,8 +49,6 @@ from pytest_isolate.sandbox.images.unpack import Unpacked, unpack
 
 __all__ = ["Image", "Store", "Stored", "default_store"]
 
-#: A layer that was used so recently may be mounted, or about to be.
-IN_USE_S = 3600.0
 LAYOUT = {"imageLayoutVersion": "1.0.0"}  # of the file oci-layout
 STAMP = "dev.pytest-isolate.stamp"  # annotation: of what state of a file an image was made
 
@@ -91,9 +90,11 @@ class Store:
     """``directory`` is made when something is first put in. Its own path has no links: they would be followed
     beside the host's root when a layer is mounted."""
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, holds: Holds | None = None) -> None:
+        """``holds`` gets each layer that comes out of the store, for a session that will mount it."""
         self.directory = (directory if directory is not None else default_store()).resolve()
         self.blobs = Blobs(self.directory)
+        self._holds = holds
 
     @cached_property
     def ownership(self) -> Ownership | None:
@@ -142,7 +143,7 @@ class Store:
         platform: Platform | None = self.config(self.manifest(manifest.digest)).platform
         if platform is not None and not platform.architecture:
             platform = None  # it does not say: it is for all
-        named = dataclasses.replace(manifest, name=name, platform=platform)
+        named = dataclasses.replace(manifest, name=name, docker_name=None, platform=platform)
         stored = Stored(name, named, stamp)
         with self._changing_index() as images:
             images[:] = [s for s in images if (s.name, s.manifest.platform) != (name, platform)]
@@ -150,7 +151,7 @@ class Store:
         return stored
 
     def remove(self, name: str) -> bool:
-        """Forget a name, for all platforms; what only it needed goes with :meth:`prune`."""
+        """Forget a name, for all platforms; what only it needed stays until the store is pruned."""
         with self._changing_index() as images:
             before = len(images)
             images[:] = [stored for stored in images if stored.name != name]
@@ -247,8 +248,9 @@ class Store:
     def _layer(self, blob: Descriptor, diff_id: str, ownership: Ownership | None) -> Path:
         path = self.layer_path(diff_id, ownership)
         note = _note(path)
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(note)
+        if self._holds is not None:
+            self._holds.add(path)  # before the look at what is there, which nobody removes from now on
+        if _touch(note):
             return path
         with locked(path.with_suffix(".lock")):
             if not note.exists():
@@ -257,7 +259,7 @@ class Store:
 
     def _unpack(self, blob: Descriptor, diff_id: str, path: Path, ownership: Ownership | None) -> None:
         """Under the layer's lock: what is there without a note is of a process that was killed."""
-        self._remove_tree(path)
+        self.remove_directory(path)
         with self.work_directory() as work:
             root = work / "layer"
             root.mkdir(mode=0o755)
@@ -288,39 +290,17 @@ class Store:
                 if entry.is_dir() and (fd := _try_lock(entry)) is not None:
                     os.close(fd)
                     with contextlib.suppress(ImageError):  # of a range that is the caller's no more
-                        self._remove_tree(entry)
+                        self.remove_directory(entry)
             work = Path(tempfile.mkdtemp(dir=base))
             fd = _try_lock(work)
         try:
             yield work
         finally:
-            self._remove_tree(work)
+            self.remove_directory(work)
             if fd is not None:
                 os.close(fd)
 
-    # ---- clearing up ----------------------------------------------------------------------------
-
-    def prune(self, *, in_use_s: float = IN_USE_S) -> int:
-        """Remove what no named image needs; the bytes that were freed. What was used within the last
-        ``in_use_s`` stays: a running test may see it, or another process is getting its image."""
-        before = time.time() - in_use_s
-        freed_bytes = 0
-        with locked(self.directory / "index.lock"):
-            blobs, diff_ids = self._needed(self.images())
-            layers = tuple(f"{self.layer_path(diff_id).name}-" for diff_id in diff_ids)
-            for path in _older(self.directory / "blobs" / "sha256", before):
-                if f"sha256:{path.name}" not in blobs:
-                    freed_bytes += _unlink(path)
-            for note in _older(self.directory / "layers" / "sha256", before):
-                if note.suffix == ".json" and not f"{note.stem}-".startswith(layers):
-                    freed_bytes += Unpacked(**json.loads(note.read_bytes())).size_bytes + _unlink(note)
-                    self._remove_tree(note.with_suffix(""))
-            for path in _older(self.directory / "partial", before):
-                if path.suffix != ".lock":
-                    freed_bytes += _unlink(path)
-        return freed_bytes
-
-    def _remove_tree(self, path: Path) -> None:
+    def remove_directory(self, path: Path) -> None:
         """Also what has files of subordinate ids. Raises ImageError."""
         try:
             remove_tree(path)
@@ -332,15 +312,6 @@ class Store:
                 self.ownership.remove(path, remove_tree)
             except ImageError:  # of a range that is the caller's no more
                 raise failure from None
-
-    def _needed(self, images: Sequence[Stored]) -> tuple[set[str], set[str]]:
-        blobs: set[str] = set()
-        layers: set[str] = set()
-        for stored in images:
-            manifest = self.manifest(stored.manifest.digest)
-            blobs |= {stored.manifest.digest, manifest.config.digest, *(d.digest for d in manifest.layers)}
-            layers |= set(self.config(manifest).diff_ids)
-        return blobs, layers
 
 
 def _shown(layers: Sequence[Path]) -> tuple[str, ...]:
@@ -371,24 +342,24 @@ def _note(layer: Path) -> Path:
     return layer.with_suffix(".json")
 
 
+def _touch(note: Path) -> bool:
+    """Whether the note is there. If so, it was used just now."""
+    try:
+        os.utime(note)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        return note.exists()
+    return True
+
+
 def _replace(path: Path, document: object) -> None:
     """Write a JSON file that others see as it was or as it will be."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(document, indent=1) + "\n")
     os.replace(temporary, path)
-
-
-def _older(directory: Path, before: float) -> list[Path]:
-    """Entries that were last changed before a time."""
-    entries = directory.iterdir() if directory.is_dir() else ()
-    return sorted(path for path in entries if path.stat().st_mtime <= before)
-
-
-def _unlink(path: Path) -> int:
-    """Remove a file; its bytes."""
-    size_bytes = path.stat().st_size
-    path.unlink()
-    return size_bytes
 
 
 def _try_lock(directory: Path) -> int | None:

@@ -259,7 +259,7 @@ def _reason(error: HTTPError) -> str:
     text = " ".join(str(error).split()).rpartition(": ")[2][:200]
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return f"its certificate is not trusted ({text}); let SSL_CERT_FILE name a file with its authority"
-    return text
+    return f"{text}; an image that was pulled before takes no network (pytest-isolate image pull)"
 
 
 def is_loopback(host: str) -> bool:

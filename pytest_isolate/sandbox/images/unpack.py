@@ -19,7 +19,7 @@ from typing import IO
 from pytest_isolate.errors import ImageError
 from pytest_isolate.kernel.in_root import open_in_root
 from pytest_isolate.sandbox.images.compression import decompressed
-from pytest_isolate.sandbox.images.members import CHUNK_BYTES, TAR_ERRORS, read_members
+from pytest_isolate.sandbox.images.members import CHUNK_BYTES, read_members, reading_tar
 from pytest_isolate.sandbox.images.owners import EVERYBODY, Owners
 from pytest_isolate.units import format_size, quoted
 
@@ -70,16 +70,14 @@ def unpack(
     """
     unpacking = _Unpacking(directory, bounds, owners)
     try:
-        with decompressed(archive) as plain:
+        with reading_tar(), decompressed(archive) as plain:
             for member, content in read_members(plain, unpacking.unpacked):
                 unpacking.add(member, content)
-        unpacking.finish()
-    except TAR_ERRORS as error:
-        raise ImageError(f"the layer is no tar archive that can be read: {error}") from None
+            unpacking.finish()
     except OSError as error:
         where = f" {quoted(error.filename)}" if error.filename else ""
-        full = "; free space on its disk" if error.errno == errno.ENOSPC else ""
-        raise ImageError(f"cannot unpack{where} into {directory}: {error.strerror or error}{full}") from None
+        full = "; free space on the disk of the store" if error.errno == errno.ENOSPC else ""
+        raise ImageError(f"cannot unpack{where}: {error.strerror or error}{full}") from None
     finally:
         unpacking.close()
     return unpacking.unpacked
