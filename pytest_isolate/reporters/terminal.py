@@ -11,6 +11,7 @@ from pytest_isolate.reporters.collect import Collected, Enforced, Row
 from pytest_isolate.reporters.line import Line
 from pytest_isolate.reporters.tables import cpu_table, memory_table, shorten
 from pytest_isolate.units import format_duration, format_size
+from pytest_isolate.violation import merge
 
 if TYPE_CHECKING:
     import pytest
@@ -21,6 +22,7 @@ __all__ = ["TerminalSection", "one_line", "section"]
 
 _MOST_NAMES = 3
 _MOST_REASONS = 5
+_MOST_GUILTY = 10
 _LONG_SLEEP_S = 0.1
 _LIMITS = {"oom": "memory", "timeout": "timeout", "cpu_time": "cpu time"}
 
@@ -42,7 +44,9 @@ class TerminalSection:
             line = one_line(self._collected) if terminalreporter.verbosity == -1 else None
             lines = [*([line] if line is not None else []), *self._collected.profile.table(), *problem]
         else:
-            lines = section(self._collected, self._top, width, self._records(config))
+            lines = section(
+                self._collected, self._top, width, self._records(config), terminalreporter.verbosity > 0
+            )
             lines += problem
             if lines:
                 terminalreporter.write_sep("=", "isolate")
@@ -78,7 +82,9 @@ def one_line(collected: Collected) -> Line | None:
     return Line(f"isolate: {text}") if text else None
 
 
-def section(collected: Collected, top: int, width: int, records: str = "") -> list[Line]:
+def section(
+    collected: Collected, top: int, width: int, records: str = "", verbose: bool = False
+) -> list[Line]:
     """The lines below the header; none if isolation played no part in the session."""
     if not collected:
         return []
@@ -88,7 +94,7 @@ def section(collected: Collected, top: int, width: int, records: str = "") -> li
         *_endings(rows),
         *_deeds(rows, width),
         *_slept(rows, width),
-        *_violations(rows, width),
+        *_violations(rows, width, None if verbose else _MOST_GUILTY),
         *_kept(rows, width),
         *_rerun(collected.rerun),
         *_opted_out(collected.opted_out.values(), width),
@@ -211,16 +217,18 @@ def _slept(rows: Sequence[Row], width: int) -> Iterator[Line]:
     yield from _wrapped(f"{_tests(len(sleepers))} slept {_seconds(total)}: ", names, width, indent=4)
 
 
-def _violations(rows: Sequence[Row], width: int) -> Iterator[Line]:
-    guilty = [row for row in rows if row.violations]
+def _violations(rows: Sequence[Row], width: int, most: int | None) -> Iterator[Line]:
+    guilty = [row for row in rows if row.deeds]
     if not guilty:
         return
-    count = sum(len(row.violations) for row in guilty)
+    count = sum(len(row.deeds) for row in guilty)
     yield Line(f"{_tests(len(guilty))} not hermetic, {count} violation{'s' * (count != 1)}:", "yellow")
-    for row in guilty:
+    for row in guilty[:most]:
         yield Line(f"  {shorten(row.nodeid, width - 2)}")
-        for violation in row.violations:
-            yield from _wrapped("    ", violation.split(), width, joint=" ", indent=6)
+        for violation in merge(row.deeds):
+            yield from _wrapped("    ", str(violation).split(), width, joint=" ", indent=6)
+    if more := len(guilty) - len(guilty[:most]):
+        yield Line(f"  and {_tests(more, 'more ')}; all of them with -v or in --isolate-json FILE")
 
 
 def _kept(rows: Iterable[Row], width: int) -> Iterator[Line]:
@@ -302,8 +310,8 @@ def _wrapped(
     yield Line(line.rstrip(), style)
 
 
-def _tests(count: int) -> str:
-    return f"{count} test{'s' * (count != 1)}"
+def _tests(count: int, which: str = "") -> str:
+    return f"{count} {which}test{'s' * (count != 1)}"
 
 
 def _counted(kinds: Counter[str]) -> str:

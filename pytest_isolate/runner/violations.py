@@ -16,7 +16,7 @@ from pytest_isolate.errors import ChannelError
 from pytest_isolate.runner import pytest_private
 from pytest_isolate.sandbox.messages import Observed
 from pytest_isolate.spec import Spec
-from pytest_isolate.violation import MOST_VIOLATIONS, Violation
+from pytest_isolate.violation import MOST_VIOLATIONS, Violation, merge
 
 __all__ = ["fail_for", "gather", "told", "told_pids"]
 
@@ -66,7 +66,7 @@ def fail_for(
 
     So do tests that skip or are expected to fail: neither says that they may do what they like.
     """
-    text = "\n".join(str(violation) for violation in violations)
+    text = "\n".join(str(violation) for violation in merge(violations, by_line=True))
     failed = [report for report in reports if report.failed]
     for report in failed:
         report.sections.append(("isolate: violations", text))

@@ -121,3 +121,21 @@ def test_what_a_test_makes_up_is_its_own_trouble(pytester: pytest.Pytester) -> N
     result = pytester.runpytest_subprocess("--isolate-all", "-p", "no:randomly")
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines(["*the report channel broke: *"])
+
+
+def test_what_differs_in_a_pid_alone_is_told_once(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_it="""
+        import subprocess
+        def test_many():
+            for _ in range(5): subprocess.Popen(["sleep", "60"])
+        """
+    )
+    result = pytester.runpytest_subprocess("--isolate-all", "--isolate-watch=fail", "--isolate-json=out.json")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["not hermetic: 5 violations", "*sleep 60 (5 times), *", "1 test not hermetic, 5 violations:"]
+    )
+    assert result.stdout.str().count("sleep 60 (5 times)") == 2  # the failure, and the list
+    (record,) = [json.loads(line) for line in (pytester.path / "out.json").read_text().splitlines()]
+    assert len(record["violations"]) == 5

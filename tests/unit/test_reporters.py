@@ -15,6 +15,7 @@ from pytest_isolate.reporters.line import Line
 from pytest_isolate.reporters.tables import cpu_table, memory_table, shorten
 from pytest_isolate.reporters.terminal import one_line, section
 from pytest_isolate.runner import record
+from pytest_isolate.violation import Kind, Violation
 
 MIB = 2**20
 ALL = Enforced(("user", "pid", "mnt", "net", "ipc", "uts", "cgroup"), "overlay", "v1")
@@ -153,6 +154,33 @@ def test_three_doers_are_enough() -> None:
 def test_zero_is_no_deed() -> None:
     quiet = row(leaked_processes=0, written_files=0, network_attempts=0, pids_refused=0)
     assert len(texts(quiet)) == 2
+
+
+def left(pid: int, what: str = "left a process: sleep", **rest: Any) -> Violation:
+    where = f"a.py:3 (test_x), pid {pid}"
+    return Violation(kind=Kind.PROCESSES, what=what, where=where, cure='allow=["processes"]', **rest)
+
+
+def test_violations_that_differ_in_their_place_alone_are_one_entry() -> None:
+    deeds = (left(4), left(5, known=True), left(6), left(7, what="left a process: true"), left(8, count=3))
+    assert texts(row(deeds=deeds), width=120)[2:] == [
+        "1 test not hermetic, 5 violations:",
+        "  tests/test_a.py::test_x",
+        "    processes: left a process: sleep (5 times), a.py:3 (test_x), pid 4; "
+        'allow it with allow=["processes"]',
+        "    processes (known): left a process: sleep, a.py:3 (test_x), pid 5; "
+        'allow it with allow=["processes"]',
+        '    processes: left a process: true, a.py:3 (test_x), pid 7; allow it with allow=["processes"]',
+    ]
+
+
+def test_ten_tests_that_are_not_hermetic_are_enough() -> None:
+    guilty = collected(*[row(f"test_{n}", deeds=(left(4),)) for n in range(12)])
+    lines = [line.text for line in section(guilty, 0, 120)]
+    assert lines[2] == "12 tests not hermetic, 12 violations:"
+    assert len(lines) == 3 + 10 * 2 + 1
+    assert lines[-1] == "  and 2 more tests; all of them with -v or in --isolate-json FILE"
+    assert len(section(guilty, 0, 120, verbose=True)) == 3 + 12 * 2
 
 
 def test_opted_out() -> None:
