@@ -69,13 +69,14 @@ class _Bundler:
 
     def _write(self, items: Sequence[pytest.Item]) -> Iterator[str]:
         item, *others = items
+        nodeid = _from_here(item)
         if others:
-            raise ValueError(f"{len(items)} tests match {self._nodeid}; name one, as in {item.nodeid}")
+            raise ValueError(f"{len(items)} tests match {self._nodeid}; name one, as in {nodeid}")
         spec = lifecycle.planned(item)
         if isinstance(spec, SpecError):
             raise spec
         if not isinstance(spec, Spec):
-            raise ValueError(f"{item.nodeid} is not isolated; see pytest-isolate explain {item.nodeid}")
+            raise ValueError(f"{nodeid} is not isolated; see pytest-isolate explain {nodeid}")
         if spec.runtime == NATIVE:
             spec = replace(spec, runtime="runc", start=Start.SPAWN)
         options = session_options(item.config)
@@ -94,12 +95,18 @@ class _Bundler:
             "-m",
             "pytest",
             "--isolate-off",
-            item.nodeid,
+            nodeid,
             *self._pytest_args,
         ]
         _write_bundle(self._directory, plan, command, str(item.config.invocation_params.dir), has_cgroups)
-        yield f"{self._directory} has the bundle of {item.nodeid}; run it with:"
+        yield f"{self._directory} has the bundle of {nodeid}; run it with:"
         yield f"  {shlex.join([spec.runtime, 'run', '--bundle', self._directory, _name(self._directory)])}"
+
+
+def _from_here(item: pytest.Item) -> str:
+    """The test, named for a pytest that starts where this one did."""
+    path, colons, name = item.nodeid.partition("::")
+    return os.path.relpath(item.config.rootpath / path, item.config.invocation_params.dir) + colons + name
 
 
 def _name(directory: str) -> str:

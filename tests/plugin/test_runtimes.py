@@ -376,9 +376,10 @@ def test_explain(pytester: pytest.Pytester) -> None:
 # ---- by hand --------------------------------------------------------------------------------------
 
 
-def make_bundle(pytester: pytest.Pytester, *args: str) -> subprocess.CompletedProcess[str]:
+def make_bundle(pytester: pytest.Pytester, *args: str, below: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest_isolate.cli", "bundle", *args]
-    return subprocess.run(command, capture_output=True, text=True, cwd=pytester.path, check=False)
+    cwd = pytester.path / below
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
 @pytest.fixture
@@ -433,6 +434,23 @@ def test_a_bundle_passes_on_the_exit_status(pytester: pytest.Pytester, runc: str
     )
     assert ran.returncode == 1
     assert "1 failed" in ran.stdout
+
+
+@pytest.mark.parametrize("place", ["sub", "sub/deeper", "other"])
+def test_a_bundle_from_a_subdirectory(pytester: pytest.Pytester, bundle: Path, place: str) -> None:
+    pytester.makeini("[pytest]")
+    for name in ("sub", "sub/deeper", "other"):
+        pytester.mkdir(name)
+    (pytester.path / "sub/test_it.py").write_text("def test_it(): pass")
+    node = f"{os.path.relpath('sub/test_it.py', place)}::test_it"
+    done = make_bundle(pytester, node, str(bundle), "-p", "no:cacheprovider", below=place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"has the bundle of {node}; run it with:" in done.stdout
+    process: dict[str, Any] = json.loads((bundle / "config.json").read_text())["process"]
+    assert process["cwd"] == str(pytester.path / place)
+    command = process["args"][process["args"].index("--") + 1 :]
+    ran = subprocess.run(command, cwd=process["cwd"], capture_output=True, text=True, check=False)
+    assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
 
 
 def test_a_bundle_is_refused(pytester: pytest.Pytester, bundle: Path) -> None:
