@@ -74,9 +74,17 @@ class Violation:
     def counted(self) -> str:
         return f"{self.what} ({self.count} times)" if self.count > 1 else self.what
 
+    @property
+    def advice(self) -> str:
+        """The cure in words: all but tmp_path are options."""
+        first, _, option = self.cure.partition(", or ")
+        if first != "tmp_path":
+            return f"allow it with {self.cure}" if self.cure else ""
+        return "write to tmp_path instead" + (f", or allow it with {option}" if option else "")
+
     def __str__(self) -> str:
         where = f", {self.where}" if self.where else ""
-        cure = f"; allow it with {self.cure}" if self.cure else ""
+        cure = f"; {self.advice}" if self.cure else ""
         known = " (known)" if self.known else ""
         return f"{self.kind.value}{known}: {self.counted}{where}{cure}"
 

@@ -17,12 +17,13 @@ import pytest
 
 from pytest_isolate import lifecycle
 from pytest_isolate.cli.explain import NO_REWRITE_WARNING
-from pytest_isolate.errors import IsolateError, SpecError
+from pytest_isolate.errors import IsolateError, SpecError, UnsupportedError
 from pytest_isolate.kernel.cgroups.base import PREFIX
 from pytest_isolate.runner.session import IsolateSession, workspace_of
 from pytest_isolate.sandbox.enter import set_environment
 from pytest_isolate.sandbox.oci import stage
 from pytest_isolate.sandbox.oci.config import config
+from pytest_isolate.sandbox.oci.containers import find_runtime
 from pytest_isolate.sandbox.oci.handover import init_command, machine, process
 from pytest_isolate.sandbox.plan import Plan, make_plan
 from pytest_isolate.sandbox.steps import MountOverlay
@@ -79,6 +80,8 @@ class _Bundler:
             raise ValueError(f"{nodeid} is not isolated; see pytest-isolate explain {nodeid}")
         if spec.runtime == NATIVE:
             spec = replace(spec, runtime="runc", start=Start.SPAWN)
+        elif isinstance(missing := find_runtime(spec.runtime), UnsupportedError):
+            raise missing
         options = session_options(item.config)
         session = IsolateSession(item.config, store=options.store, pull=options.pull)
         try:

@@ -176,8 +176,8 @@ def _violations(rows: Sequence[Row]) -> str:
     ]
     if not found:
         return ""
-    cells = ((row.nodeid, v.kind.value, v.counted, v.where, v.cure) for row, v in found[:MOST_ROWS])
-    return _titled("Violations", ("test", "kind", "what", "where", "allow it with"), cells, len(found))
+    cells = ((row.nodeid, v.kind.value, v.counted, v.where, v.advice) for row, v in found[:MOST_ROWS])
+    return _titled("Violations", ("test", "kind", "what", "where", "cure"), cells, len(found))
 
 
 def _escapes(escapes: Sequence[Escape] | None) -> str:

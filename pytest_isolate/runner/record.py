@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from pytest_isolate.evidence import Evidence
-from pytest_isolate.outcome import Completed, Outcome, Signaled
-from pytest_isolate.runner.synthesize import reason_of, signal_name
+from pytest_isolate.outcome import Completed, Outcome, Signaled, signal_name
+from pytest_isolate.runner.synthesize import reason_of
 from pytest_isolate.usage import Usage
 from pytest_isolate.violation import Violation
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +18,7 @@ from pytest_isolate.outcome import (
     SetupFailed,
     Signaled,
     TimedOut,
+    signal_name,
 )
 from pytest_isolate.runner import pytest_private
 from pytest_isolate.units import format_duration, format_size
@@ -31,7 +31,6 @@ __all__ = [
     "late_failure",
     "reason_of",
     "refusal",
-    "signal_name",
 ]
 
 Phase = Literal["setup", "call", "teardown"]
@@ -56,13 +55,6 @@ class Ending:
     out: str = ""  #: captured and not yet reported
     err: str = ""
     duration_s: float = 0.0
-
-
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def explain(outcome: Outcome) -> str:

@@ -284,9 +284,21 @@ def test_a_runtime_that_is_missing(run: Runner, mode: str, outcome: str) -> None
     inner = run("def test_it(): pass", "--isolate-runtime=norunc", f"--isolate-missing={mode}", "-rs")
     assert inner.outcomes == {outcome: 1}
     assert (
-        "runtime norunc is not available: there is no such command on PATH; run: apt-get install norunc"
-        in (" ".join(inner.out.split()))
+        "runtime norunc is not available: there is no such command on PATH; did you mean runc? "
+        "runc and crun are known; name any other by its path" in (" ".join(inner.out.split()))
     )
+
+
+@pytest.mark.parametrize(
+    ("end", "told"), [("exit 3", "ended with exit status 3"), ("kill -SEGV $$", "was killed by SIGSEGV")]
+)
+def test_a_runtime_that_ends_without_a_word(run: Runner, tmp_path: Path, end: str, told: str) -> None:
+    silent = tmp_path / "silent"
+    silent.write_text(f"#!/bin/sh\n{end}\n")
+    silent.chmod(0o755)
+    inner = run("def test_it(): pass", f"--isolate-runtime={silent}")
+    assert inner.outcomes == {"errors": 1}
+    assert f"runtime {silent} {told} before it started the test; try: {silent} --version" in inner.out
 
 
 def test_a_runtime_that_fails(run: Runner, tmp_path: Path) -> None:
@@ -467,6 +479,9 @@ def test_a_bundle_is_refused(pytester: pytest.Pytester, bundle: Path) -> None:
     assert inside.returncode == 1
     assert "cannot hold its own layers; name a directory in /tmp or /dev/shm" in inside.stdout
     assert not (pytester.path / "bundle").exists()
+    missing = make_bundle(pytester, "test_it.py::test_a", f"{bundle}-2", "--isolate-runtime=nope")
+    assert missing.returncode == 1
+    assert missing.stdout.startswith("pytest-isolate: error: runtime nope is not available: there is no such")
     absent = make_bundle(pytester, "test_it.py::test_c", f"{bundle}-2")
     assert absent.returncode == pytest.ExitCode.USAGE_ERROR
     assert not Path(f"{bundle}-2").exists()
