@@ -50,6 +50,7 @@ class Row:
     pids_refused: float | None = None
     written_files: float | None = None
     written_bytes: float | None = None
+    tmp_free_bytes: float | None = None
     network_attempts: float | None = None
     leaked_processes: float | None = None
     slept_s: float | None = None

@@ -168,6 +168,7 @@ def _limits_hit(row: Row) -> list[str]:
     return [
         *([_LIMITS[row.reason]] if row.reason in _LIMITS else []),
         *(["pids"] if row.pids_refused else []),
+        *(["tmp_size"] if row.tmp_free_bytes == 0 else []),
     ]
 
 

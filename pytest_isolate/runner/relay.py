@@ -252,8 +252,7 @@ class _ItemLog:
         before = sum(isinstance(message, Report) for message in told)
         last = synthesize.complete(self._item, reports[before:], ending, self._transcript.phase)
         reports = [*reports[:before], *last]
-        if run.usage.pids_refused and voyage.spec.limits.pids is not None:
-            synthesize.explain_refused_forks(reports, voyage.spec.limits.pids, run.usage.pids_refused)
+        synthesize.explain_limits(reports, voyage.spec.limits, run.usage)
         new = tuple(violation for violation in self._violations if not violation.known)
         if new and voyage.spec.watch is Watch.FAIL:
             reports = violations.fail_for(self._item, reports, new)

@@ -95,7 +95,7 @@ def test_endings() -> None:
             row(reason="oom"),
             row(reason="timeout"),
             row(reason="timeout", pids_refused=3),
-            row(reason="cpu_time"),
+            row(reason="cpu_time", tmp_free_bytes=4096),
             row(reason="failed"),
             row(reason="signal", signal="SIGSEGV"),
             row(reason="exited"),
@@ -114,6 +114,7 @@ def test_endings() -> None:
 
 def test_one_kind_of_ending_needs_no_count() -> None:
     assert texts(row(reason="oom"), row(reason="oom"))[2:] == ["2 tests hit a limit: memory"]
+    assert texts(row(tmp_free_bytes=0))[2:] == ["1 test hit a limit: tmp_size"]
 
 
 def test_deeds_are_named_with_their_doers() -> None:
