@@ -61,6 +61,11 @@ class Row:
     escapes: tuple[str, ...] = ()  #: from --isolate-strict
     location: tuple[str, int] = ("", 0)  #: file and line of the test, counted from 1
     kept: str | None = None
+    artifacts: float | None = None  #: files that were copied out
+
+    @property
+    def has_run(self) -> bool:
+        return self.reason not in ("setup", "options")
 
     @property
     def cpu_s(self) -> float | None:

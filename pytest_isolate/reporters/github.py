@@ -148,7 +148,7 @@ def _facts(
     escapes: Sequence[Escape] | None,
     account: Mapping[str, object] | None,
 ) -> Iterator[tuple[str, ...]]:
-    for enforced, count in Counter(row.enforced for row in rows if row.reason != "setup").most_common():
+    for enforced, count in Counter(row.enforced for row in rows if row.has_run).most_common():
         namespaces = f"{' '.join(enforced.namespaces)} namespaces" if enforced.namespaces else "no namespaces"
         cgroup = f"cgroup {enforced.cgroup}" if enforced.cgroup else "no cgroup"
         yield f"enforced on {count}", f"{namespaces}, {enforced.root or 'no known'} root, {cgroup}"

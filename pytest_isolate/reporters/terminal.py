@@ -24,6 +24,7 @@ _MOST_NAMES = 3
 _MOST_REASONS = 5
 _MOST_GUILTY = 10
 _LONG_SLEEP_S = 0.1
+_UNRUN = {"setup": "no sandbox could be built", "options": "wrong options"}
 _LIMITS = {"oom": "memory", "timeout": "timeout", "cpu_time": "cpu time"}
 
 
@@ -70,10 +71,12 @@ def one_line(collected: Collected) -> Line | None:
     """All that ``-q`` prints."""
     rows = [*collected.rows.values()]
     hit = sum(1 for row in rows if _limits_hit(row))
+    guilty = sum(1 for row in rows if row.deeds)
     degraded = sum(1 for row in rows if row.missing)
     parts = [
         _cost(rows, f"{_tests(len(rows))}, ", "") if rows else "",
         f"{hit} hit a limit" if hit else "",
+        f"{guilty} not hermetic" if guilty else "",
         f"{degraded} degraded" if degraded else "",
         f"{len(collected.opted_out)} opted out" if collected.opted_out else "",
         f"off: {len(collected.switched_off)} unprotected" if collected.switched_off else "",
@@ -118,7 +121,7 @@ def _overview(rows: Sequence[Row], width: int) -> Iterator[Line]:
     each = f" ({format_duration(sum(overhead) / len(overhead))} each)" if len(overhead) > 1 else ""
     tests = f"{len(rows)} isolated test{'s' * (len(rows) != 1)}"
     yield Line(_cost(rows, f"{tests}: ", "in sandboxes ") + each)
-    groups = Counter(row.enforced for row in rows if row.reason != "setup").most_common()
+    groups = Counter(row.enforced for row in rows if row.has_run).most_common()
     if groups:
         most = groups[0][0]
         yield from _wrapped("enforced: ", _facts(most), width)
@@ -186,8 +189,9 @@ def _endings(rows: Sequence[Row]) -> Iterator[Line]:
         words = {"exited": "exit", "channel": "broken report channel"}
         kinds = Counter({words.get(end, end): count for end, count in ends.items()})
         yield Line(f"{_tests(sum(ends.values()))} ended early: {_counted(kinds)}", "yellow")
-    if unbuilt := sum(1 for row in rows if row.reason == "setup"):
-        yield Line(f"{_tests(unbuilt)} did not run: no sandbox could be built", "red")
+    for reason, why in _UNRUN.items():
+        if unrun := sum(1 for row in rows if row.reason == reason):
+            yield Line(f"{_tests(unrun)} did not run: {why}", "red")
 
 
 def _deeds(rows: Sequence[Row], width: int) -> Iterator[Line]:
@@ -199,7 +203,8 @@ def _deeds(rows: Sequence[Row], width: int) -> Iterator[Line]:
     if files:
         size = sum(int(row.written_bytes or 0) for row in rows)
         amount = f"{files} file{'s' * (files != 1)}, {format_size(size)}"
-        yield from _named(f"wrote outside tmp_path ({amount}, thrown away)", rows, "written_files", width)
+        fate = "" if any(row.kept or row.artifacts for row in rows) else ", thrown away"
+        yield from _named(f"wrote outside tmp_path ({amount}{fate})", rows, "written_files", width)
 
 
 def _slept(rows: Sequence[Row], width: int) -> Iterator[Line]:
@@ -209,13 +214,12 @@ def _slept(rows: Sequence[Row], width: int) -> Iterator[Line]:
         return
     sleepers.sort(key=lambda row: -(row.slept_s or 0))
     names = [
-        f"{shorten(row.nodeid, width - 12)} ({format_duration(row.slept_s or 0)})"
-        for row in sleepers[:_MOST_NAMES]
+        f"{shorten(row.nodeid, width - 12)} ({_seconds(row.slept_s or 0)})" for row in sleepers[:_MOST_NAMES]
     ]
     if len(sleepers) > _MOST_NAMES:
         names.append(f"and {len(sleepers) - _MOST_NAMES} more")
     total = sum(row.slept_s or 0 for row in sleepers)
-    yield from _wrapped(f"{_tests(len(sleepers))} slept {_seconds(total)}: ", names, width, indent=4)
+    yield from _wrapped(f"{_tests(len(sleepers))} asked to sleep {_seconds(total)}: ", names, width, indent=4)
 
 
 def _violations(rows: Sequence[Row], width: int, most: int | None) -> Iterator[Line]:

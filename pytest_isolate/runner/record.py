@@ -24,7 +24,7 @@ __all__ = ["PREFIX", "SCHEMA", "attach", "attach_more", "record_of"]
 PREFIX = "isolate."
 SCHEMA = 1
 #: Fields that are not a number or a word travel as JSON.
-STRUCTURED = ("declared", "enforced", "violations", "escapes", "stages")
+STRUCTURED = ("artifacts", "declared", "enforced", "violations", "escapes", "stages")
 
 
 def attach(
@@ -100,6 +100,7 @@ FIELDS = (
     "worker",
     "sandbox",
     "kept",
+    "artifacts",
     "start_ts",
     "stages",
 )

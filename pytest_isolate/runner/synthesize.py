@@ -29,6 +29,7 @@ from pytest_isolate.units import format_duration, format_size
 from pytest_isolate.usage import Usage
 
 __all__ = [
+    "READ_OPTIONS",
     "Ending",
     "complete",
     "explain",
@@ -38,6 +39,7 @@ __all__ = [
     "refusal",
 ]
 
+READ_OPTIONS = "read the options"  #: the step that failed if they are wrong
 Phase = Literal["setup", "call", "teardown"]
 PHASES: tuple[Phase, ...] = ("setup", "call", "teardown")
 OUR_FRAMES = (
@@ -117,8 +119,8 @@ def reason_of(outcome: Outcome) -> str:
             return "cpu_time"
         case OutOfMemory():
             return "oom"
-        case SetupFailed():
-            return "setup"
+        case SetupFailed(step):
+            return "options" if step == READ_OPTIONS else "setup"
         case ChannelBroken():
             return "channel"
 

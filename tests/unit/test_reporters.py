@@ -101,14 +101,16 @@ def test_endings() -> None:
             row(reason="exited"),
             row(reason="channel"),
             row(reason="setup", wall_s=None, overhead_s=None, enforced=Enforced()),
+            *[row(reason="options", wall_s=None, overhead_s=None, enforced=Enforced())] * 2,
         ),
         0,
         80,
     )
-    assert lines[2:5] == [
+    assert lines[2:6] == [
         Line("4 tests hit a limit: 2 timeout, 1 memory, 1 pids, 1 cpu time", "yellow"),
         Line("3 tests ended early: 1 SIGSEGV, 1 exit, 1 broken report channel", "yellow"),
         Line("1 test did not run: no sandbox could be built", "red"),
+        Line("2 tests did not run: wrong options", "red"),
     ]
 
 
@@ -136,11 +138,18 @@ def test_deeds_are_named_with_their_doers() -> None:
     ]
 
 
+@pytest.mark.parametrize("saved", [{"kept": "/tmp/kept"}, {"artifacts": 2}])
+def test_what_was_kept_was_not_thrown_away(saved: dict[str, Any]) -> None:
+    line = texts(row(written_files=3, written_bytes=2048, **saved), row())[2]
+    assert line.startswith("1 test wrote outside tmp_path (3 files, 2.0 KiB): tests/")
+    assert "KiB, thrown away)" in texts(row(written_files=3, written_bytes=2048, artifacts=0))[2]
+
+
 def test_sleepers_are_named() -> None:
     lines = texts(row("test_a", slept_s=0.09), row("test_b", slept_s=0.5), row("test_c", slept_s=2.0))
     assert lines[2:] == [
-        "2 tests slept 2.50 s: tests/test_a.py::test_c (2.0 s),",
-        "    tests/test_a.py::test_b (500.0 ms)",
+        "2 tests asked to sleep 2.50 s: tests/test_a.py::test_c (2.00 s),",
+        "    tests/test_a.py::test_b (0.50 s)",
     ]
 
 
@@ -234,10 +243,11 @@ def test_one_line_for_quiet_runs() -> None:
     quiet = collected(
         row(reason="oom"),
         row(missing=("net",)),
+        row(deeds=(left(4), left(5))),
         opted_out={"a": "x"},
     )
     assert one_line(quiet) == Line(
-        "isolate: 2 tests, 0.10 s + 0.01 s overhead, 1 hit a limit, 1 degraded, 1 opted out"
+        "isolate: 3 tests, 0.15 s + 0.01 s overhead, 1 hit a limit, 1 not hermetic, 1 degraded, 1 opted out"
     )
     assert one_line(collected(switched_off={"b"})) == Line("isolate: off: 1 unprotected")
 
