@@ -14,6 +14,7 @@ import pytest
 
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.runner import pytest_private
+from pytest_isolate.runner.definition import line_of_def
 from pytest_isolate.sandbox.messages import Observed
 from pytest_isolate.spec import Spec
 from pytest_isolate.violation import MOST_VIOLATIONS, Violation, merge
@@ -53,7 +54,8 @@ def gather(found: Iterable[Violation], item: pytest.Item, spec: Spec) -> tuple[V
 def _place(where: str, item: pytest.Item) -> str:
     """Where nobody knows the line, the test's own; beside a bare process or thread, too."""
     path, lineno, _ = item.location
-    test = f"{path}:{(lineno or 0) + 1} ({getattr(item, 'originalname', None) or item.name})"
+    name = getattr(item, "originalname", None) or item.name
+    test = f"{path}:{line_of_def(str(item.config.rootpath / path), (lineno or 0) + 1, name)} ({name})"
     if not where:
         return test
     return f"{test}, {where}" if BARE.fullmatch(where) else where
