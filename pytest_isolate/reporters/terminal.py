@@ -31,15 +31,18 @@ _LIMITS = {"oom": "memory", "timeout": "timeout", "cpu_time": "cpu time"}
 class TerminalSection:
     """Plugin: prints the section."""
 
-    def __init__(self, collected: Collected, top: int, json_lines: JsonLines | None) -> None:
+    def __init__(
+        self, collected: Collected, top: int, json_lines: JsonLines | None, *, profile: bool
+    ) -> None:
         self._collected = collected
         self._top = top
         self._json_lines = json_lines
+        self._profile = profile
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
     ) -> None:
-        problem = self._json_problem()
+        problem = [*self._json_problem(), *self._profile_problem()]
         width = config.get_terminal_writer().fullwidth
         if terminalreporter.verbosity < 0:
             line = one_line(self._collected) if terminalreporter.verbosity == -1 else None
@@ -59,6 +62,11 @@ class TerminalSection:
             return ""
         path = str(self._json_lines.path)
         return min(path, os.path.relpath(path, config.invocation_params.dir), key=len)
+
+    def _profile_problem(self) -> list[Line]:
+        if not self._profile or self._collected.profile.table():
+            return []
+        return [Line("--isolate-profile: no test was isolated; see --isolate-all")]
 
     def _json_problem(self) -> list[Line]:
         if self._json_lines is None or not self._json_lines.error:
