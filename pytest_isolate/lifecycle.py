@@ -75,8 +75,9 @@ def start(config: pytest.Config) -> None:
     except pytest.UsageError:
         _empty_records(config)
         raise
-    if options.json_path is not None or options.strict:
-        _report(config)  # that a file cannot be written is to be known before tests run
+    # That a file cannot be written is to be known before tests run; and who asks is answered, whatever runs.
+    if options.json_path is not None or options.strict or options.profile:
+        _report(config)
     if config.pluginmanager.hasplugin("dsession"):
         _start_controller(config)
 

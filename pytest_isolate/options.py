@@ -158,7 +158,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _limit(
         "files", "files", "N", capped(parse_count, _FEWEST_FILES, str, _MOST_FILES),
-        "open file descriptors of each process",
+        f"open file descriptors of each process, at least {_FEWEST_FILES}",
     ),
     _limit(
         "tmp_size", "tmp_size_bytes", "SIZE", capped(parse_size, _SMALLEST_TMP, format_size),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from signal import SIGXCPU
+from signal import SIGXCPU, Signals
 
 from pytest_isolate.errors import ChannelError
 
@@ -19,6 +19,7 @@ __all__ = [
     "Signaled",
     "TimedOut",
     "from_wait_status",
+    "signal_name",
 ]
 
 
@@ -89,6 +90,13 @@ class ChannelBroken:
 Outcome = (
     Completed | Exited | Signaled | TimedOut | CpuTimeExceeded | OutOfMemory | SetupFailed | ChannelBroken
 )
+
+
+def signal_name(number: int) -> str:
+    try:
+        return Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def from_wait_status(status: int | None, cpu_time_s: float | None) -> Outcome:

@@ -42,6 +42,7 @@ class Usage:
     context_switches: int | None = None
     written_files: int | None = None
     written_bytes: int | None = None
+    tmp_free_bytes: int | None = None  #: of tmp_size, when the test had ended
     network_attempts: int | None = None
     leaked_processes: int | None = None
     slept_s: float | None = None  #: as the test's process asked of time.sleep

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-__all__ = ["MOST_VIOLATIONS", "Kind", "Violation"]
+__all__ = ["MOST_VIOLATIONS", "Kind", "Violation", "merge"]
 
 #: Of one test. What is more is counted, and left out.
 MOST_VIOLATIONS = 100
 LONGEST_TEXT = 500
 MOST = 2**63  #: times
+_ONE_OF_MANY = re.compile(r"(?:^|, )(?:pid \d+|thread .*)$")
 
 
 class Kind(Enum):
@@ -68,12 +70,35 @@ class Violation:
             "known": self.known,
         }
 
+    @property
+    def counted(self) -> str:
+        return f"{self.what} ({self.count} times)" if self.count > 1 else self.what
+
+    @property
+    def advice(self) -> str:
+        """The cure in words: all but tmp_path are options."""
+        first, _, option = self.cure.partition(", or ")
+        if first != "tmp_path":
+            return f"allow it with {self.cure}" if self.cure else ""
+        return "write to tmp_path instead" + (f", or allow it with {option}" if option else "")
+
     def __str__(self) -> str:
-        times = f" ({self.count} times)" if self.count > 1 else ""
         where = f", {self.where}" if self.where else ""
-        cure = f"; allow it with {self.cure}" if self.cure else ""
+        cure = f"; {self.advice}" if self.cure else ""
         known = " (known)" if self.known else ""
-        return f"{self.kind.value}{known}: {self.what}{times}{where}{cure}"
+        return f"{self.kind.value}{known}: {self.counted}{where}{cure}"
+
+
+def merge(violations: Iterable[Violation], *, by_line: bool = False) -> tuple[Violation, ...]:
+    """Those that differ in their place alone are one: the first, with their count. ``by_line``: that differ
+    in a pid or a thread alone."""
+    merged: dict[Violation, Violation] = {}
+    for violation in violations:
+        where = _ONE_OF_MANY.sub("", violation.where) if by_line else ""
+        alike = replace(violation, where=where, count=1)
+        first = merged.get(alike)
+        merged[alike] = violation if first is None else replace(first, count=first.count + violation.count)
+    return tuple(merged.values())
 
 
 def _line(text: str) -> str:

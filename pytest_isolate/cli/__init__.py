@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 
 __all__ = ["main"]
 
+DISTRIBUTION = "pytest-isolate-ns"
 NODEID = "a test as pytest prints it, as in test_a.py::test_b"
 
 
@@ -44,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pytest-isolate", description="Find out what sandboxes for tests need and do, on this machine."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {metadata.version(DISTRIBUTION)}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     doctor = commands.add_parser(
         "doctor",

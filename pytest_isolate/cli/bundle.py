@@ -17,12 +17,13 @@ import pytest
 
 from pytest_isolate import lifecycle
 from pytest_isolate.cli.explain import NO_REWRITE_WARNING
-from pytest_isolate.errors import IsolateError, SpecError
+from pytest_isolate.errors import IsolateError, SpecError, UnsupportedError
 from pytest_isolate.kernel.cgroups.base import PREFIX
 from pytest_isolate.runner.session import IsolateSession, workspace_of
 from pytest_isolate.sandbox.enter import set_environment
 from pytest_isolate.sandbox.oci import stage
 from pytest_isolate.sandbox.oci.config import config
+from pytest_isolate.sandbox.oci.containers import find_runtime
 from pytest_isolate.sandbox.oci.handover import init_command, machine, process
 from pytest_isolate.sandbox.plan import Plan, make_plan
 from pytest_isolate.sandbox.steps import MountOverlay
@@ -69,15 +70,18 @@ class _Bundler:
 
     def _write(self, items: Sequence[pytest.Item]) -> Iterator[str]:
         item, *others = items
+        nodeid = _from_here(item)
         if others:
-            raise ValueError(f"{len(items)} tests match {self._nodeid}; name one, as in {item.nodeid}")
+            raise ValueError(f"{len(items)} tests match {self._nodeid}; name one, as in {nodeid}")
         spec = lifecycle.planned(item)
         if isinstance(spec, SpecError):
             raise spec
         if not isinstance(spec, Spec):
-            raise ValueError(f"{item.nodeid} is not isolated; see pytest-isolate explain {item.nodeid}")
+            raise ValueError(f"{nodeid} is not isolated; see pytest-isolate explain {nodeid}")
         if spec.runtime == NATIVE:
             spec = replace(spec, runtime="runc", start=Start.SPAWN)
+        elif isinstance(missing := find_runtime(spec.runtime), UnsupportedError):
+            raise missing
         options = session_options(item.config)
         session = IsolateSession(item.config, store=options.store, pull=options.pull)
         try:
@@ -94,12 +98,18 @@ class _Bundler:
             "-m",
             "pytest",
             "--isolate-off",
-            item.nodeid,
+            nodeid,
             *self._pytest_args,
         ]
         _write_bundle(self._directory, plan, command, str(item.config.invocation_params.dir), has_cgroups)
-        yield f"{self._directory} has the bundle of {item.nodeid}; run it with:"
+        yield f"{self._directory} has the bundle of {nodeid}; run it with:"
         yield f"  {shlex.join([spec.runtime, 'run', '--bundle', self._directory, _name(self._directory)])}"
+
+
+def _from_here(item: pytest.Item) -> str:
+    """The test, named for a pytest that starts where this one did."""
+    path, colons, name = item.nodeid.partition("::")
+    return os.path.relpath(item.config.rootpath / path, item.config.invocation_params.dir) + colons + name
 
 
 def _name(directory: str) -> str:

@@ -119,7 +119,7 @@ def _of_tests(account: Account, arguments: argparse.Namespace) -> Iterator[str]:
 def _of_record(record: Record, arguments: argparse.Namespace) -> Iterator[str]:
     escapes = record["escapes"]
     enforced = record["enforced"]
-    if record["reason"] == "setup" or enforced is None:
+    if record["reason"] in ("setup", "options") or enforced is None:
         yield f"it was not run in a sandbox ({record['outcome']})"
         return
     if escapes is None:

@@ -58,7 +58,7 @@ def _register(config: pytest.Config) -> Collector:
     json_lines = JsonLines(options.json_path) if options.json_path is not None else None
     listeners: list[Callable[[Record], None]] = [json_lines.write] if json_lines is not None else []
     collector = Collector(lambda record: _tell(listeners, record))
-    section = TerminalSection(collector.collected, options.top, json_lines)
+    section = TerminalSection(collector.collected, options.top, json_lines, profile=options.profile)
     sign_off = None
     if options.strict:
         from pytest_isolate.reporters.signoff import SignOff

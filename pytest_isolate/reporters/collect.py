@@ -50,17 +50,22 @@ class Row:
     pids_refused: float | None = None
     written_files: float | None = None
     written_bytes: float | None = None
+    tmp_free_bytes: float | None = None
     network_attempts: float | None = None
     leaked_processes: float | None = None
     slept_s: float | None = None
     clock_reads: float | None = None
     enforced: Enforced = _NOTHING
     missing: tuple[str, ...] = ()
-    violations: tuple[str, ...] = ()  #: a line each
-    deeds: tuple[Violation, ...] = ()  #: the same, in full
+    deeds: tuple[Violation, ...] = ()
     escapes: tuple[str, ...] = ()  #: from --isolate-strict
     location: tuple[str, int] = ("", 0)  #: file and line of the test, counted from 1
     kept: str | None = None
+    artifacts: float | None = None  #: files that were copied out
+
+    @property
+    def has_run(self) -> bool:
+        return self.reason not in ("setup", "options")
 
     @property
     def cpu_s(self) -> float | None:
@@ -138,7 +143,6 @@ class Collector:
 
     def _row(self, record: Record, location: tuple[str, int | None, str]) -> Row:
         evidence = dict(record.get("enforced") or {})
-        deeds = tuple(_violation(told) for told in record.get("violations") or ())
         return Row(
             nodeid=record["nodeid"],
             reason=str(record.get("reason")),
@@ -154,8 +158,7 @@ class Collector:
                 )
             ),
             missing=self._share(tuple(evidence.get("missing") or ())),
-            violations=tuple(map(str, deeds)),
-            deeds=deeds,
+            deeds=tuple(_violation(told) for told in record.get("violations") or ()),
             escapes=self._share(tuple(map(str, record.get("escapes") or ()))),
             location=(location[0], (location[1] or 0) + 1),
             kept=record.get("kept"),

@@ -16,7 +16,7 @@ import pytest
 from pytest_isolate.reporters.collect import Collected, Row
 from pytest_isolate.reporters.signoff import Escape, SignOff
 from pytest_isolate.units import format_duration, format_size
-from pytest_isolate.violation import Violation
+from pytest_isolate.violation import Violation, merge
 
 __all__ = ["GitHub", "annotate", "is_here", "markdown"]
 
@@ -68,10 +68,9 @@ def annotate(rows: Iterable[Row], rootdir: Path, workspace: str | None) -> Itera
     """A line each: errors for tests that failed, warnings for others; none for what is known."""
     counts: Counter[str] = Counter()
     for row in rows:
-        for violation in row.deeds:
-            if violation.known:
-                continue
-            level = "error" if row.reason == "failed" else "warning"
+        level = "error" if row.reason == "failed" else "warning"
+        new = [violation for violation in row.deeds if not violation.known]
+        for violation in merge(new, by_line=True):
             counts[level] += 1
             if counts[level] <= MOST_ANNOTATIONS:
                 yield _annotation(level, row, violation, rootdir, workspace)
@@ -149,7 +148,7 @@ def _facts(
     escapes: Sequence[Escape] | None,
     account: Mapping[str, object] | None,
 ) -> Iterator[tuple[str, ...]]:
-    for enforced, count in Counter(row.enforced for row in rows if row.reason != "setup").most_common():
+    for enforced, count in Counter(row.enforced for row in rows if row.has_run).most_common():
         namespaces = f"{' '.join(enforced.namespaces)} namespaces" if enforced.namespaces else "no namespaces"
         cgroup = f"cgroup {enforced.cgroup}" if enforced.cgroup else "no cgroup"
         yield f"enforced on {count}", f"{namespaces}, {enforced.root or 'no known'} root, {cgroup}"
@@ -169,11 +168,16 @@ def _facts(
 
 
 def _violations(rows: Sequence[Row]) -> str:
-    found = [(row, violation) for row in rows for violation in row.deeds if not violation.known]
+    found = [
+        (row, violation)
+        for row in rows
+        for violation in merge(row.deeds, by_line=True)
+        if not violation.known
+    ]
     if not found:
         return ""
-    cells = ((row.nodeid, v.kind.value, v.what, v.where, v.cure) for row, v in found[:MOST_ROWS])
-    return _titled("Violations", ("test", "kind", "what", "where", "allow it with"), cells, len(found))
+    cells = ((row.nodeid, v.kind.value, v.counted, v.where, v.advice) for row, v in found[:MOST_ROWS])
+    return _titled("Violations", ("test", "kind", "what", "where", "cure"), cells, len(found))
 
 
 def _escapes(escapes: Sequence[Escape] | None) -> str:

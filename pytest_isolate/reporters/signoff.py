@@ -108,7 +108,7 @@ class SignOff:
             "selected": len(self._selected),
             "unfinished": len(self._selected - self._ended),
             "tests": len(self._ran),
-            "isolated": len({row.nodeid for row in rows if row.reason != "setup"}),
+            "isolated": len({row.nodeid for row in rows if row.has_run}),
             "escapes": [escape._asdict() for escape in self.escapes],
             "escapes_max": self._escapes_max,
             "degraded": len({row.nodeid for row in rows if row.missing}),
@@ -131,8 +131,8 @@ class SignOff:
 
     @property
     def _unbuilt(self) -> int:
-        """Tests that did not run, or were skipped, as no sandbox could be built for them."""
-        return len({row.nodeid for row in self._collected.rows.values() if row.reason == "setup"})
+        """Tests that did not run, or were skipped, as no sandbox could be built or planned for them."""
+        return len({row.nodeid for row in self._collected.rows.values() if not row.has_run})
 
     @property
     def _new_violations(self) -> int:

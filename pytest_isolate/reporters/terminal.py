@@ -11,6 +11,7 @@ from pytest_isolate.reporters.collect import Collected, Enforced, Row
 from pytest_isolate.reporters.line import Line
 from pytest_isolate.reporters.tables import cpu_table, memory_table, shorten
 from pytest_isolate.units import format_duration, format_size
+from pytest_isolate.violation import merge
 
 if TYPE_CHECKING:
     import pytest
@@ -21,28 +22,35 @@ __all__ = ["TerminalSection", "one_line", "section"]
 
 _MOST_NAMES = 3
 _MOST_REASONS = 5
+_MOST_GUILTY = 10
 _LONG_SLEEP_S = 0.1
+_UNRUN = {"setup": "no sandbox could be built", "options": "wrong options"}
 _LIMITS = {"oom": "memory", "timeout": "timeout", "cpu_time": "cpu time"}
 
 
 class TerminalSection:
     """Plugin: prints the section."""
 
-    def __init__(self, collected: Collected, top: int, json_lines: JsonLines | None) -> None:
+    def __init__(
+        self, collected: Collected, top: int, json_lines: JsonLines | None, *, profile: bool
+    ) -> None:
         self._collected = collected
         self._top = top
         self._json_lines = json_lines
+        self._profile = profile
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
     ) -> None:
-        problem = self._json_problem()
+        problem = [*self._json_problem(), *self._profile_problem()]
         width = config.get_terminal_writer().fullwidth
         if terminalreporter.verbosity < 0:
             line = one_line(self._collected) if terminalreporter.verbosity == -1 else None
             lines = [*([line] if line is not None else []), *self._collected.profile.table(), *problem]
         else:
-            lines = section(self._collected, self._top, width, self._records(config))
+            lines = section(
+                self._collected, self._top, width, self._records(config), terminalreporter.verbosity > 0
+            )
             lines += problem
             if lines:
                 terminalreporter.write_sep("=", "isolate")
@@ -55,6 +63,11 @@ class TerminalSection:
         path = str(self._json_lines.path)
         return min(path, os.path.relpath(path, config.invocation_params.dir), key=len)
 
+    def _profile_problem(self) -> list[Line]:
+        if not self._profile or self._collected.profile.table():
+            return []
+        return [Line("--isolate-profile: no test was isolated; see --isolate-all")]
+
     def _json_problem(self) -> list[Line]:
         if self._json_lines is None or not self._json_lines.error:
             return []
@@ -66,10 +79,12 @@ def one_line(collected: Collected) -> Line | None:
     """All that ``-q`` prints."""
     rows = [*collected.rows.values()]
     hit = sum(1 for row in rows if _limits_hit(row))
+    guilty = sum(1 for row in rows if row.deeds)
     degraded = sum(1 for row in rows if row.missing)
     parts = [
         _cost(rows, f"{_tests(len(rows))}, ", "") if rows else "",
         f"{hit} hit a limit" if hit else "",
+        f"{guilty} not hermetic" if guilty else "",
         f"{degraded} degraded" if degraded else "",
         f"{len(collected.opted_out)} opted out" if collected.opted_out else "",
         f"off: {len(collected.switched_off)} unprotected" if collected.switched_off else "",
@@ -78,7 +93,9 @@ def one_line(collected: Collected) -> Line | None:
     return Line(f"isolate: {text}") if text else None
 
 
-def section(collected: Collected, top: int, width: int, records: str = "") -> list[Line]:
+def section(
+    collected: Collected, top: int, width: int, records: str = "", verbose: bool = False
+) -> list[Line]:
     """The lines below the header; none if isolation played no part in the session."""
     if not collected:
         return []
@@ -88,7 +105,7 @@ def section(collected: Collected, top: int, width: int, records: str = "") -> li
         *_endings(rows),
         *_deeds(rows, width),
         *_slept(rows, width),
-        *_violations(rows, width),
+        *_violations(rows, width, None if verbose else _MOST_GUILTY),
         *_kept(rows, width),
         *_rerun(collected.rerun),
         *_opted_out(collected.opted_out.values(), width),
@@ -112,7 +129,7 @@ def _overview(rows: Sequence[Row], width: int) -> Iterator[Line]:
     each = f" ({format_duration(sum(overhead) / len(overhead))} each)" if len(overhead) > 1 else ""
     tests = f"{len(rows)} isolated test{'s' * (len(rows) != 1)}"
     yield Line(_cost(rows, f"{tests}: ", "in sandboxes ") + each)
-    groups = Counter(row.enforced for row in rows if row.reason != "setup").most_common()
+    groups = Counter(row.enforced for row in rows if row.has_run).most_common()
     if groups:
         most = groups[0][0]
         yield from _wrapped("enforced: ", _facts(most), width)
@@ -162,6 +179,7 @@ def _limits_hit(row: Row) -> list[str]:
     return [
         *([_LIMITS[row.reason]] if row.reason in _LIMITS else []),
         *(["pids"] if row.pids_refused else []),
+        *(["tmp_size"] if row.tmp_free_bytes == 0 else []),
     ]
 
 
@@ -179,8 +197,9 @@ def _endings(rows: Sequence[Row]) -> Iterator[Line]:
         words = {"exited": "exit", "channel": "broken report channel"}
         kinds = Counter({words.get(end, end): count for end, count in ends.items()})
         yield Line(f"{_tests(sum(ends.values()))} ended early: {_counted(kinds)}", "yellow")
-    if unbuilt := sum(1 for row in rows if row.reason == "setup"):
-        yield Line(f"{_tests(unbuilt)} did not run: no sandbox could be built", "red")
+    for reason, why in _UNRUN.items():
+        if unrun := sum(1 for row in rows if row.reason == reason):
+            yield Line(f"{_tests(unrun)} did not run: {why}", "red")
 
 
 def _deeds(rows: Sequence[Row], width: int) -> Iterator[Line]:
@@ -192,7 +211,8 @@ def _deeds(rows: Sequence[Row], width: int) -> Iterator[Line]:
     if files:
         size = sum(int(row.written_bytes or 0) for row in rows)
         amount = f"{files} file{'s' * (files != 1)}, {format_size(size)}"
-        yield from _named(f"wrote outside tmp_path ({amount}, thrown away)", rows, "written_files", width)
+        fate = "" if any(row.kept or row.artifacts for row in rows) else ", thrown away"
+        yield from _named(f"wrote outside tmp_path ({amount}{fate})", rows, "written_files", width)
 
 
 def _slept(rows: Sequence[Row], width: int) -> Iterator[Line]:
@@ -202,25 +222,26 @@ def _slept(rows: Sequence[Row], width: int) -> Iterator[Line]:
         return
     sleepers.sort(key=lambda row: -(row.slept_s or 0))
     names = [
-        f"{shorten(row.nodeid, width - 12)} ({format_duration(row.slept_s or 0)})"
-        for row in sleepers[:_MOST_NAMES]
+        f"{shorten(row.nodeid, width - 12)} ({_seconds(row.slept_s or 0)})" for row in sleepers[:_MOST_NAMES]
     ]
     if len(sleepers) > _MOST_NAMES:
         names.append(f"and {len(sleepers) - _MOST_NAMES} more")
     total = sum(row.slept_s or 0 for row in sleepers)
-    yield from _wrapped(f"{_tests(len(sleepers))} slept {_seconds(total)}: ", names, width, indent=4)
+    yield from _wrapped(f"{_tests(len(sleepers))} asked to sleep {_seconds(total)}: ", names, width, indent=4)
 
 
-def _violations(rows: Sequence[Row], width: int) -> Iterator[Line]:
-    guilty = [row for row in rows if row.violations]
+def _violations(rows: Sequence[Row], width: int, most: int | None) -> Iterator[Line]:
+    guilty = [row for row in rows if row.deeds]
     if not guilty:
         return
-    count = sum(len(row.violations) for row in guilty)
+    count = sum(len(row.deeds) for row in guilty)
     yield Line(f"{_tests(len(guilty))} not hermetic, {count} violation{'s' * (count != 1)}:", "yellow")
-    for row in guilty:
+    for row in guilty[:most]:
         yield Line(f"  {shorten(row.nodeid, width - 2)}")
-        for violation in row.violations:
-            yield from _wrapped("    ", violation.split(), width, joint=" ", indent=6)
+        for violation in merge(row.deeds):
+            yield from _wrapped("    ", str(violation).split(), width, joint=" ", indent=6)
+    if more := len(guilty) - len(guilty[:most]):
+        yield Line(f"  and {_tests(more, 'more ')}; all of them with -v or in --isolate-json FILE")
 
 
 def _kept(rows: Iterable[Row], width: int) -> Iterator[Line]:
@@ -302,8 +323,8 @@ def _wrapped(
     yield Line(line.rstrip(), style)
 
 
-def _tests(count: int) -> str:
-    return f"{count} test{'s' * (count != 1)}"
+def _tests(count: int, which: str = "") -> str:
+    return f"{count} {which}test{'s' * (count != 1)}"
 
 
 def _counted(kinds: Counter[str]) -> str:

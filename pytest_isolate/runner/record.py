@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from pytest_isolate.evidence import Evidence
-from pytest_isolate.outcome import Completed, Outcome, Signaled
-from pytest_isolate.runner.synthesize import reason_of, signal_name
+from pytest_isolate.outcome import Completed, Outcome, Signaled, signal_name
+from pytest_isolate.runner.synthesize import reason_of
 from pytest_isolate.usage import Usage
 from pytest_isolate.violation import Violation
 
@@ -24,7 +24,7 @@ __all__ = ["PREFIX", "SCHEMA", "attach", "attach_more", "record_of"]
 PREFIX = "isolate."
 SCHEMA = 1
 #: Fields that are not a number or a word travel as JSON.
-STRUCTURED = ("declared", "enforced", "violations", "escapes", "stages")
+STRUCTURED = ("artifacts", "declared", "enforced", "violations", "escapes", "stages")
 
 
 def attach(
@@ -100,6 +100,7 @@ FIELDS = (
     "worker",
     "sandbox",
     "kept",
+    "artifacts",
     "start_ts",
     "stages",
 )

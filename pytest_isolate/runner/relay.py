@@ -137,14 +137,14 @@ def _finish(voyage: Voyage) -> list[pytest.TestReport]:
 
 
 def refuse(item: pytest.Item, nextitem: pytest.Item | None, message: str, *, skip: bool = False) -> None:
-    """Report an item that does not run: as an error of its own, or as skipped."""
+    """Report an item that does not run: as an error of its options, or as skipped."""
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = replay.merge_teardown(
         synthesize.refusal(item, message, skip=skip), replay.tear_down(item, nextitem)
     )
     record.attach(
         reports,
-        outcome=SetupFailed("plan the sandbox", 0, message),
+        outcome=SetupFailed("plan the sandbox" if skip else synthesize.READ_OPTIONS, 0, message),
         usage=Usage(),
         evidence=Evidence(),
         worker=_worker_name(),
@@ -252,8 +252,7 @@ class _ItemLog:
         before = sum(isinstance(message, Report) for message in told)
         last = synthesize.complete(self._item, reports[before:], ending, self._transcript.phase)
         reports = [*reports[:before], *last]
-        if run.usage.pids_refused and voyage.spec.limits.pids is not None:
-            synthesize.explain_refused_forks(reports, voyage.spec.limits.pids, run.usage.pids_refused)
+        synthesize.explain_limits(reports, voyage.spec.limits, run.usage)
         new = tuple(violation for violation in self._violations if not violation.known)
         if new and voyage.spec.watch is Watch.FAIL:
             reports = violations.fail_for(self._item, reports, new)
@@ -324,6 +323,8 @@ class _ItemLog:
             worker=_worker_name(),
             start_ts=voyage.start_ts if voyage is not None else time.time(),
         )
+        if voyage is not None and voyage.salvaged.artifacts is not None:
+            record.attach_more(reports, "artifacts", voyage.salvaged.artifacts)
         if voyage is not None and voyage.spec.declared:
             record.attach_more(reports, "declared", voyage.spec.declared)
         if voyage is not None and self._fleet.session.strict:

@@ -20,6 +20,7 @@ LONGEST_NAME = 60
 @dataclass(frozen=True, slots=True)
 class Salvaged:
     kept: str | None = None  #: the directory
+    artifacts: int | None = None  #: files that were copied out, if any were asked for
     text: str = ""  #: for the report
     warnings: tuple[str, ...] = ()
 
@@ -28,18 +29,21 @@ def salvage(written: Written, spec: Spec, *, keep_in: str | None, name: str) -> 
     """Copy out what ``spec`` asks for; and if ``keep_in`` is given everything, into a new directory there."""
     budget_bytes = spec.limits.tmp_size_bytes or DEFAULT_TMP_SIZE_BYTES
     warnings: tuple[str, ...] = ()
+    artifacts = None
     if spec.artifacts:
         copied = written.copy_artifacts(spec.artifacts, budget_bytes)
+        artifacts = copied.files
         warnings += tuple(f"an artifact of this test is lost: {problem}" for problem in copied.problems)
     if keep_in is None:
-        return Salvaged(warnings=warnings)
+        return Salvaged(artifacts=artifacts, warnings=warnings)
     below = _free_name(keep_in, name)
     copied = written.keep(keep_in, below, budget_bytes)
     warnings += tuple(f"could not keep a file of this test: {problem}" for problem in copied.problems)
     if copied.files == 0:
-        return Salvaged(warnings=warnings)
+        return Salvaged(artifacts=artifacts, warnings=warnings)
     directory = os.path.join(keep_in, below)
-    return Salvaged(directory, f"{_amount(copied)} that the test wrote: kept in {directory}", warnings)
+    text = f"{_amount(copied)} that the test wrote: kept in {directory}"
+    return Salvaged(directory, artifacts, text, warnings)
 
 
 def _free_name(base: str, name: str) -> str:

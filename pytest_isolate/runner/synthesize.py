@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import signal
+import errno
+import os
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -19,21 +20,26 @@ from pytest_isolate.outcome import (
     SetupFailed,
     Signaled,
     TimedOut,
+    signal_name,
 )
 from pytest_isolate.runner import pytest_private
+from pytest_isolate.sandbox.plan import DEFAULT_TMP_SIZE_BYTES
+from pytest_isolate.spec import Limits
 from pytest_isolate.units import format_duration, format_size
+from pytest_isolate.usage import Usage
 
 __all__ = [
+    "READ_OPTIONS",
     "Ending",
     "complete",
     "explain",
-    "explain_refused_forks",
+    "explain_limits",
     "late_failure",
     "reason_of",
     "refusal",
-    "signal_name",
 ]
 
+READ_OPTIONS = "read the options"  #: the step that failed if they are wrong
 Phase = Literal["setup", "call", "teardown"]
 PHASES: tuple[Phase, ...] = ("setup", "call", "teardown")
 OUR_FRAMES = (
@@ -56,13 +62,6 @@ class Ending:
     out: str = ""  #: captured and not yet reported
     err: str = ""
     duration_s: float = 0.0
-
-
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def explain(outcome: Outcome) -> str:
@@ -120,8 +119,8 @@ def reason_of(outcome: Outcome) -> str:
             return "cpu_time"
         case OutOfMemory():
             return "oom"
-        case SetupFailed():
-            return "setup"
+        case SetupFailed(step):
+            return "options" if step == READ_OPTIONS else "setup"
         case ChannelBroken():
             return "channel"
 
@@ -163,13 +162,31 @@ def late_failure(item: pytest.Item, outcome: Outcome) -> pytest.TestReport:
     return _failure(item, "teardown", Ending(outcome=outcome), {})
 
 
-def explain_refused_forks(reports: list[pytest.TestReport], limit: int, refused: int) -> None:
-    """A failed test says why fork or a new thread answered EAGAIN, which Python only calls unavailable."""
-    times = "1 fork or thread was" if refused == 1 else f"{refused} forks or threads were"
-    text = f"pids limit {limit} reached: {times} refused; raise it with @pytest.mark.isolated(pids=…)"
+def explain_limits(reports: list[pytest.TestReport], limits: Limits, usage: Usage) -> None:
+    """A failed test says of which limit an error is that Python tells as the machine's: EAGAIN of fork and of
+    a new thread, ENOSPC of a write."""
     for report in reports:
         if report.failed:
-            report.sections.append(("isolate", text))
+            found = (_refused_forks(limits, usage), _no_space(limits, usage, report.longreprtext))
+            report.sections += [("isolate", text) for text in found if text]
+
+
+def _refused_forks(limits: Limits, usage: Usage) -> str:
+    refused = usage.pids_refused
+    if not refused or limits.pids is None:
+        return ""
+    times = "1 fork or thread was" if refused == 1 else f"{refused} forks or threads were"
+    return f"pids limit {limits.pids} reached: {times} refused; raise it with @pytest.mark.isolated(pids=…)"
+
+
+def _no_space(limits: Limits, usage: Usage, failure: str) -> str:
+    size = f"tmp_size {format_size(limits.tmp_size_bytes or DEFAULT_TMP_SIZE_BYTES)}"
+    cure = "raise it with @pytest.mark.isolated(tmp_size=…)"
+    if usage.tmp_free_bytes == 0:
+        return f"{size} reached; {cure}"
+    if usage.tmp_free_bytes is not None and os.strerror(errno.ENOSPC) in failure:
+        return f"no space left: perhaps of {size}, which was not full at the end; {cure}"
+    return ""
 
 
 def refusal(item: pytest.Item, message: str, *, skip: bool = False) -> list[pytest.TestReport]:

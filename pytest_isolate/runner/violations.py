@@ -14,9 +14,10 @@ import pytest
 
 from pytest_isolate.errors import ChannelError
 from pytest_isolate.runner import pytest_private
+from pytest_isolate.runner.definition import line_of_def
 from pytest_isolate.sandbox.messages import Observed
 from pytest_isolate.spec import Spec
-from pytest_isolate.violation import MOST_VIOLATIONS, Violation
+from pytest_isolate.violation import MOST_VIOLATIONS, Violation, merge
 
 __all__ = ["fail_for", "gather", "told", "told_pids"]
 
@@ -53,7 +54,8 @@ def gather(found: Iterable[Violation], item: pytest.Item, spec: Spec) -> tuple[V
 def _place(where: str, item: pytest.Item) -> str:
     """Where nobody knows the line, the test's own; beside a bare process or thread, too."""
     path, lineno, _ = item.location
-    test = f"{path}:{(lineno or 0) + 1} ({getattr(item, 'originalname', None) or item.name})"
+    name = getattr(item, "originalname", None) or item.name
+    test = f"{path}:{line_of_def(str(item.config.rootpath / path), (lineno or 0) + 1, name)} ({name})"
     if not where:
         return test
     return f"{test}, {where}" if BARE.fullmatch(where) else where
@@ -66,7 +68,7 @@ def fail_for(
 
     So do tests that skip or are expected to fail: neither says that they may do what they like.
     """
-    text = "\n".join(str(violation) for violation in violations)
+    text = "\n".join(str(violation) for violation in merge(violations, by_line=True))
     failed = [report for report in reports if report.failed]
     for report in failed:
         report.sections.append(("isolate: violations", text))

@@ -70,6 +70,7 @@ class Meter:
             memory_limit_bytes=self._limits.memory_bytes,
             written_files=written[0],
             written_bytes=written[1],
+            tmp_free_bytes=self.written.free_bytes() if self.written is not None else None,
             leaked_processes=leaked,
         )
         wall = max(at - self._begun, 0.0) if self._begun is not None else None

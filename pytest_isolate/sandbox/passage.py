@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from pytest_isolate.kernel.accounting import Rusage, reap
 from pytest_isolate.kernel.process import deliver, descendants, kill
-from pytest_isolate.outcome import Outcome, SetupFailed, from_wait_status
+from pytest_isolate.outcome import Exited, Outcome, SetupFailed, Signaled, from_wait_status, signal_name
 from pytest_isolate.sandbox.enter import EntryReport
 from pytest_isolate.sandbox.loop import Loop
 from pytest_isolate.sandbox.oci.container import Container
@@ -85,7 +85,20 @@ class Passage:
         if has_entered:
             return from_wait_status(self.status, cpu_time_s)
         reason = trace.read().strip().rpartition("\n")[2]
-        return SetupFailed("start the test in the sandbox", 0, reason or f"wait status {self.status}")
+        return SetupFailed("start the test in the sandbox", 0, reason or self._silent_end())
+
+    def _silent_end(self) -> str:
+        match from_wait_status(self.status, None):
+            case Exited(status):
+                ended = f"ended with exit status {status}"
+            case Signaled(number):
+                ended = f"was killed by {signal_name(number)}"
+            case _:
+                ended = "ended"
+        if self._container is None:
+            return f"its process {ended} before it started the test"
+        runtime = self._container.runtime
+        return f"runtime {runtime} {ended} before it started the test; try: {runtime} --version"
 
     def forget(self) -> None:
         """In the child of another test, which has pytest's memory: it could answer in this one's place."""

@@ -126,6 +126,11 @@ class Written:
             return None, None
         return files, size_bytes
 
+    def free_bytes(self) -> int | None:
+        """Of the scratch tmpfs; None where it has no limit. Raises OSError."""
+        status = os.fstatvfs(self.scratch_fd)
+        return status.f_bavail * status.f_frsize if status.f_blocks else None
+
     def copy_artifacts(self, globs: tuple[str, ...], budget_bytes: int) -> Copied:
         """Copy what matches one of ``globs`` (absolute, as the test sees it) to the same place on the host.
 

@@ -51,6 +51,9 @@ def test_artifacts_arrive_and_nothing_else(run: Runner, project: Path) -> None:
     assert not (project / "snapshots/three.bin").exists()
     assert not (project / "other.txt").exists()
     assert len([*(project / "out").iterdir()]) == 3
+    assert [record["artifacts"] for record in inner.records] == [2, 1, 1, 1]
+    assert "tests wrote outside tmp_path (7 files, " in inner.out
+    assert "thrown away" not in inner.out
 
 
 def test_artifacts_of_a_private_directory(run: Runner, tmp_path_factory: pytest.TempPathFactory) -> None:

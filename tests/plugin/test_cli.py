@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,11 @@ def explain(nodeid: str, *args: str) -> str:
     ran = cli("explain", nodeid, *args)
     assert (ran.returncode, ran.stderr) == (0, ""), ran
     return ran.stdout
+
+
+def test_version() -> None:
+    ran = cli("--version")
+    assert (ran.returncode, ran.stdout) == (0, f"pytest-isolate {version('pytest-isolate-ns')}\n")
 
 
 # -- doctor ---------------------------------------------------------------------------------------------

@@ -176,6 +176,36 @@ def test_tmp_size(run: Runner) -> None:
     assert inner.outcomes == {"passed": 3}
 
 
+def test_a_test_that_fails_for_tmp_size_says_so(run: Runner) -> None:
+    inner = run(
+        """
+        import os, pathlib, pytest
+
+        pytestmark = pytest.mark.isolated(tmp_size="8M")
+
+        def fill(): pathlib.Path("/tmp/x").write_bytes(bytes(9 * 2**20))
+
+        def test_full(): fill()
+
+        def test_deleted():
+            try: fill()
+            finally: os.unlink("/tmp/x")
+
+        def test_other(): assert 0
+
+        def test_in_the_project(tmp_path): assert (tmp_path / "x").write_bytes(bytes(9 * 2**20)) == 0
+        """
+    )
+    assert inner.outcomes == {"failed": 4}
+    cure = "raise it with @pytest.mark.isolated(tmp_size=…)"
+    assert inner.out.count(f"tmp_size 8.0 MiB reached; {cure}") == 1
+    maybe = f"no space left: perhaps of tmp_size 8.0 MiB, which was not full at the end; {cure}"
+    assert inner.out.count(maybe) == 1
+    assert "1 test hit a limit: tmp_size" in inner.out
+    assert inner.record("test_full")["tmp_free_bytes"] == 0
+    assert 0 < inner.record("test_other")["tmp_free_bytes"] <= 8 * 2**20
+
+
 @pytest.mark.vm
 def test_a_written_file_is_counted_in_place_of_a_removed_directory(run: Runner) -> None:
     """As many names and blocks as before, and yet something new."""

@@ -48,6 +48,16 @@ def test_who_asks_is_answered_under_quiet_too(run: Runner) -> None:
     assert "where the time of a test goes" in run(SOURCE, "--isolate-profile", "-q").out
 
 
+@pytest.mark.parametrize("option", ["-v", "-q", "-n2"])
+def test_that_there_is_nothing_to_tell_is_told(pytester: pytest.Pytester, option: str) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    result = pytester.runpytest_subprocess("--isolate-profile", option)
+    result.assert_outcomes(passed=1)
+    said = "--isolate-profile: no test was isolated; see --isolate-all"
+    assert result.outlines.count(said) == 1
+    assert said not in pytester.runpytest_subprocess("--isolate-profile", "--isolate-all").outlines
+
+
 @pytest.mark.parametrize("option", ["--isolate-jobs=2", "-n2", "--isolate-start=spawn"])
 def test_stages_are_told_however_tests_run(run: Runner, option: str) -> None:
     inner = run(SOURCE, "--isolate-profile", option)

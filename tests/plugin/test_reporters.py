@@ -85,6 +85,28 @@ def test_terminal_section(project: pytest.Pytester, workers: list[str]) -> None:
     assert sum("test_a.py::test_plain" in line for line in lines) in (1, 2)
 
 
+def test_wrong_options_are_no_sandbox_that_could_not_be_built(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        test_b="""
+        import pytest
+
+        @pytest.mark.isolated(memry="64M")
+        def test_misspelt(): pass
+
+        @pytest.mark.isolated(memory="lots")
+        def test_wrong(): pass
+
+        @pytest.mark.isolated
+        def test_right(): pass
+        """
+    )
+    lines = section_of(run(project, "--isolate-json=out.json", "test_b.py", passed=1, errors=2))
+    assert "2 tests did not run: wrong options" in lines
+    assert not any("no sandbox" in line for line in lines)
+    reasons = {name: found["reason"] for name, found in records(project.path / "out.json").items()}
+    assert reasons == {"test_misspelt": "options", "test_wrong": "options", "test_right": "passed"}
+
+
 def test_no_section_without_isolation(project: pytest.Pytester) -> None:
     assert section_of(run(project, "-k", "plain or opted", passed=2, deselected=3)) == []
 
@@ -107,7 +129,7 @@ def test_quiet(project: pytest.Pytester) -> None:
     mine = [line for line in lines if line.startswith("isolate: ")]
     assert len(mine) == 1
     assert mine[0].startswith("isolate: 4 tests, ")
-    assert mine[0].endswith("overhead, 1 hit a limit, 1 opted out")
+    assert mine[0].endswith("overhead, 1 hit a limit, 1 not hermetic, 1 opted out")
     assert not any("isolate" in line for line in run(project, "-qq", "--isolate-all"))
 
 

@@ -284,9 +284,21 @@ def test_a_runtime_that_is_missing(run: Runner, mode: str, outcome: str) -> None
     inner = run("def test_it(): pass", "--isolate-runtime=norunc", f"--isolate-missing={mode}", "-rs")
     assert inner.outcomes == {outcome: 1}
     assert (
-        "runtime norunc is not available: there is no such command on PATH; run: apt-get install norunc"
-        in (" ".join(inner.out.split()))
+        "runtime norunc is not available: there is no such command on PATH; did you mean runc? "
+        "runc and crun are known; name any other by its path" in (" ".join(inner.out.split()))
     )
+
+
+@pytest.mark.parametrize(
+    ("end", "told"), [("exit 3", "ended with exit status 3"), ("kill -SEGV $$", "was killed by SIGSEGV")]
+)
+def test_a_runtime_that_ends_without_a_word(run: Runner, tmp_path: Path, end: str, told: str) -> None:
+    silent = tmp_path / "silent"
+    silent.write_text(f"#!/bin/sh\n{end}\n")
+    silent.chmod(0o755)
+    inner = run("def test_it(): pass", f"--isolate-runtime={silent}")
+    assert inner.outcomes == {"errors": 1}
+    assert f"runtime {silent} {told} before it started the test; try: {silent} --version" in inner.out
 
 
 def test_a_runtime_that_fails(run: Runner, tmp_path: Path) -> None:
@@ -376,9 +388,10 @@ def test_explain(pytester: pytest.Pytester) -> None:
 # ---- by hand --------------------------------------------------------------------------------------
 
 
-def make_bundle(pytester: pytest.Pytester, *args: str) -> subprocess.CompletedProcess[str]:
+def make_bundle(pytester: pytest.Pytester, *args: str, below: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest_isolate.cli", "bundle", *args]
-    return subprocess.run(command, capture_output=True, text=True, cwd=pytester.path, check=False)
+    cwd = pytester.path / below
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
 @pytest.fixture
@@ -435,6 +448,23 @@ def test_a_bundle_passes_on_the_exit_status(pytester: pytest.Pytester, runc: str
     assert "1 failed" in ran.stdout
 
 
+@pytest.mark.parametrize("place", ["sub", "sub/deeper", "other"])
+def test_a_bundle_from_a_subdirectory(pytester: pytest.Pytester, bundle: Path, place: str) -> None:
+    pytester.makeini("[pytest]")
+    for name in ("sub", "sub/deeper", "other"):
+        pytester.mkdir(name)
+    (pytester.path / "sub/test_it.py").write_text("def test_it(): pass")
+    node = f"{os.path.relpath('sub/test_it.py', place)}::test_it"
+    done = make_bundle(pytester, node, str(bundle), "-p", "no:cacheprovider", below=place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"has the bundle of {node}; run it with:" in done.stdout
+    process: dict[str, Any] = json.loads((bundle / "config.json").read_text())["process"]
+    assert process["cwd"] == str(pytester.path / place)
+    command = process["args"][process["args"].index("--") + 1 :]
+    ran = subprocess.run(command, cwd=process["cwd"], capture_output=True, text=True, check=False)
+    assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
 def test_a_bundle_is_refused(pytester: pytest.Pytester, bundle: Path) -> None:
     pytester.makepyfile(test_it="def test_a(): pass\ndef test_b(): pass")
     bundle.mkdir()
@@ -449,6 +479,9 @@ def test_a_bundle_is_refused(pytester: pytest.Pytester, bundle: Path) -> None:
     assert inside.returncode == 1
     assert "cannot hold its own layers; name a directory in /tmp or /dev/shm" in inside.stdout
     assert not (pytester.path / "bundle").exists()
+    missing = make_bundle(pytester, "test_it.py::test_a", f"{bundle}-2", "--isolate-runtime=nope")
+    assert missing.returncode == 1
+    assert missing.stdout.startswith("pytest-isolate: error: runtime nope is not available: there is no such")
     absent = make_bundle(pytester, "test_it.py::test_c", f"{bundle}-2")
     assert absent.returncode == pytest.ExitCode.USAGE_ERROR
     assert not Path(f"{bundle}-2").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -121,3 +122,50 @@ def test_what_a_test_makes_up_is_its_own_trouble(pytester: pytest.Pytester) -> N
     result = pytester.runpytest_subprocess("--isolate-all", "-p", "no:randomly")
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines(["*the report channel broke: *"])
+
+
+def test_what_differs_in_a_pid_alone_is_told_once(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_it="""
+        import subprocess
+        def test_many():
+            for _ in range(5): subprocess.Popen(["sleep", "60"])
+        """
+    )
+    result = pytester.runpytest_subprocess("--isolate-all", "--isolate-watch=fail", "--isolate-json=out.json")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["not hermetic: 5 violations", "*sleep 60 (5 times), *", "1 test not hermetic, 5 violations:"]
+    )
+    assert result.stdout.str().count("sleep 60 (5 times)") == 2  # the failure, and the list
+    (record,) = [json.loads(line) for line in (pytester.path / "out.json").read_text().splitlines()]
+    assert len(record["violations"]) == 5
+
+
+def test_the_place_is_the_line_of_def_and_not_of_a_decorator(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_it="""
+        import threading, time, pytest
+
+        def mark(*lines): return lambda function: function
+
+        @mark(
+            "def test_a(): pass",
+        )
+        @pytest.mark.parametrize("x", [1])
+        def test_a(x):
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+
+        def test_b():
+            @mark()
+            def target(): time.sleep(60)
+            threading.Thread(target=target, daemon=True).start()
+        """
+    )
+    pytester.runpytest_subprocess("--isolate-all", "--isolate-json=out.json").assert_outcomes(passed=2)
+    records = [json.loads(line) for line in (pytester.path / "out.json").read_text().splitlines()]
+    wheres = [violation["where"] for record in records for violation in record["violations"]]
+    if sys.version_info >= (3, 12):  # which tells where a thread was started
+        assert wheres == ["test_it.py:10 (test_a)", "test_it.py:15 (test_b)"]
+    else:
+        assert wheres == ["test_it.py:9 (test_a), thread Thread-1 (sleep)", "test_it.py:14 (target)"]

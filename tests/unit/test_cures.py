@@ -88,6 +88,18 @@ def test_every_cure_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert Violation.from_told(violation.to_dict()).cure == violation.cure
 
 
+def test_a_cure_in_words() -> None:
+    def told(cure: str) -> str:
+        return str(Violation(kind=Kind.FILES, what="created a", cure=cure))
+
+    assert told("") == "files: created a"
+    assert told('writes=["a"]') == 'files: created a; allow it with writes=["a"]'
+    assert told("tmp_path") == "files: created a; write to tmp_path instead"
+    assert told('tmp_path, or artifacts=["a/b"]') == (
+        'files: created a; write to tmp_path instead, or allow it with artifacts=["a/b"]'
+    )
+
+
 @pytest.mark.parametrize("kind", Kind)
 def test_so_are_those_that_are_constant(kind: Kind) -> None:
     assert parsed(cures.allow(kind)) == {"allow": (kind,)}

@@ -66,6 +66,16 @@ def test_ten_of_a_level(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_alike_at_one_line_is_one_annotation(tmp_path: Path) -> None:
+    wheres = ["a.py:3 (f), pid 4", "a.py:3 (f), pid 5", "a.py:9 (g), pid 6"]
+    rows = [row("t", *(violation(where=where) for where in wheres))]
+    assert [line.partition("::files: ")[2] for line in github.annotate(rows, tmp_path, None)] == [
+        "did it (2 times), a.py:3 (f), pid 4",
+        "did it, a.py:9 (g), pid 6",
+    ]
+    assert "| t | files | did it (2 times) | a.py:3 (f), pid 4 |" in github.markdown(collected(*rows), 0)
+
+
 def test_what_is_known_is_no_news(tmp_path: Path) -> None:
     rows = [row("a", violation(known=True))]
     assert [*github.annotate(rows, tmp_path, None)] == []

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_isolate.errors import UnsupportedError
+from pytest_isolate.sandbox.oci import containers
 from pytest_isolate.sandbox.oci.containers import find_runtime
 from pytest_isolate.sandbox.oci.hull import PREFIX, make_stage
 from pytest_isolate.sandbox.oci.stage import Directory, Link, make
@@ -57,6 +58,11 @@ def test_runtimes_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert find_runtime(str(command)) == str(command)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_runtime("myrunc") == str(command)
-    absent = find_runtime("norunc")
-    assert isinstance(absent, UnsupportedError)
-    assert absent.cure == "run: apt-get install norunc"
+    monkeypatch.setattr(containers, "MORE_PATH", "/nowhere")
+    monkeypatch.setenv("PATH", "/nowhere")
+    others = "runc and crun are known; name any other by its path"
+    cures = {"runc": "run: apt-get install runc", "runx": f"did you mean runc? {others}", "podman": others}
+    for name, cure in cures.items():
+        absent = find_runtime(name)
+        assert isinstance(absent, UnsupportedError)
+        assert absent.cure == cure

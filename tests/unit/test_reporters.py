@@ -15,6 +15,7 @@ from pytest_isolate.reporters.line import Line
 from pytest_isolate.reporters.tables import cpu_table, memory_table, shorten
 from pytest_isolate.reporters.terminal import one_line, section
 from pytest_isolate.runner import record
+from pytest_isolate.violation import Kind, Violation
 
 MIB = 2**20
 ALL = Enforced(("user", "pid", "mnt", "net", "ipc", "uts", "cgroup"), "overlay", "v1")
@@ -94,25 +95,28 @@ def test_endings() -> None:
             row(reason="oom"),
             row(reason="timeout"),
             row(reason="timeout", pids_refused=3),
-            row(reason="cpu_time"),
+            row(reason="cpu_time", tmp_free_bytes=4096),
             row(reason="failed"),
             row(reason="signal", signal="SIGSEGV"),
             row(reason="exited"),
             row(reason="channel"),
             row(reason="setup", wall_s=None, overhead_s=None, enforced=Enforced()),
+            *[row(reason="options", wall_s=None, overhead_s=None, enforced=Enforced())] * 2,
         ),
         0,
         80,
     )
-    assert lines[2:5] == [
+    assert lines[2:6] == [
         Line("4 tests hit a limit: 2 timeout, 1 memory, 1 pids, 1 cpu time", "yellow"),
         Line("3 tests ended early: 1 SIGSEGV, 1 exit, 1 broken report channel", "yellow"),
         Line("1 test did not run: no sandbox could be built", "red"),
+        Line("2 tests did not run: wrong options", "red"),
     ]
 
 
 def test_one_kind_of_ending_needs_no_count() -> None:
     assert texts(row(reason="oom"), row(reason="oom"))[2:] == ["2 tests hit a limit: memory"]
+    assert texts(row(tmp_free_bytes=0))[2:] == ["1 test hit a limit: tmp_size"]
 
 
 def test_deeds_are_named_with_their_doers() -> None:
@@ -134,11 +138,18 @@ def test_deeds_are_named_with_their_doers() -> None:
     ]
 
 
+@pytest.mark.parametrize("saved", [{"kept": "/tmp/kept"}, {"artifacts": 2}])
+def test_what_was_kept_was_not_thrown_away(saved: dict[str, Any]) -> None:
+    line = texts(row(written_files=3, written_bytes=2048, **saved), row())[2]
+    assert line.startswith("1 test wrote outside tmp_path (3 files, 2.0 KiB): tests/")
+    assert "KiB, thrown away)" in texts(row(written_files=3, written_bytes=2048, artifacts=0))[2]
+
+
 def test_sleepers_are_named() -> None:
     lines = texts(row("test_a", slept_s=0.09), row("test_b", slept_s=0.5), row("test_c", slept_s=2.0))
     assert lines[2:] == [
-        "2 tests slept 2.50 s: tests/test_a.py::test_c (2.0 s),",
-        "    tests/test_a.py::test_b (500.0 ms)",
+        "2 tests asked to sleep 2.50 s: tests/test_a.py::test_c (2.00 s),",
+        "    tests/test_a.py::test_b (0.50 s)",
     ]
 
 
@@ -153,6 +164,33 @@ def test_three_doers_are_enough() -> None:
 def test_zero_is_no_deed() -> None:
     quiet = row(leaked_processes=0, written_files=0, network_attempts=0, pids_refused=0)
     assert len(texts(quiet)) == 2
+
+
+def left(pid: int, what: str = "left a process: sleep", **rest: Any) -> Violation:
+    where = f"a.py:3 (test_x), pid {pid}"
+    return Violation(kind=Kind.PROCESSES, what=what, where=where, cure='allow=["processes"]', **rest)
+
+
+def test_violations_that_differ_in_their_place_alone_are_one_entry() -> None:
+    deeds = (left(4), left(5, known=True), left(6), left(7, what="left a process: true"), left(8, count=3))
+    assert texts(row(deeds=deeds), width=120)[2:] == [
+        "1 test not hermetic, 5 violations:",
+        "  tests/test_a.py::test_x",
+        "    processes: left a process: sleep (5 times), a.py:3 (test_x), pid 4; "
+        'allow it with allow=["processes"]',
+        "    processes (known): left a process: sleep, a.py:3 (test_x), pid 5; "
+        'allow it with allow=["processes"]',
+        '    processes: left a process: true, a.py:3 (test_x), pid 7; allow it with allow=["processes"]',
+    ]
+
+
+def test_ten_tests_that_are_not_hermetic_are_enough() -> None:
+    guilty = collected(*[row(f"test_{n}", deeds=(left(4),)) for n in range(12)])
+    lines = [line.text for line in section(guilty, 0, 120)]
+    assert lines[2] == "12 tests not hermetic, 12 violations:"
+    assert len(lines) == 3 + 10 * 2 + 1
+    assert lines[-1] == "  and 2 more tests; all of them with -v or in --isolate-json FILE"
+    assert len(section(guilty, 0, 120, verbose=True)) == 3 + 12 * 2
 
 
 def test_opted_out() -> None:
@@ -205,10 +243,11 @@ def test_one_line_for_quiet_runs() -> None:
     quiet = collected(
         row(reason="oom"),
         row(missing=("net",)),
+        row(deeds=(left(4), left(5))),
         opted_out={"a": "x"},
     )
     assert one_line(quiet) == Line(
-        "isolate: 2 tests, 0.10 s + 0.01 s overhead, 1 hit a limit, 1 degraded, 1 opted out"
+        "isolate: 3 tests, 0.15 s + 0.01 s overhead, 1 hit a limit, 1 not hermetic, 1 degraded, 1 opted out"
     )
     assert one_line(collected(switched_off={"b"})) == Line("isolate: off: 1 unprotected")
 

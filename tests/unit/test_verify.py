@@ -96,6 +96,7 @@ IN_TEST = "test_it.py::test: "
         ({"violations": [{"kind": "files", "what": "x", "known": False}]}, "violation: files: x"),
         ({"escapes": None}, "it was not run strictly"),
         ({"reason": "setup", "outcome": "error"}, "it was not run in a sandbox (error)"),
+        ({"reason": "options", "outcome": "error"}, "it was not run in a sandbox (error)"),
     ],
 )  # fmt: skip
 def test_what_a_test_lacks(changes: dict[str, Any], problem: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet
 
 from pytest_isolate.runner import cures
+from pytest_isolate.runner.definition import line_of_def
 from pytest_isolate.runner.observe import audit
 from pytest_isolate.violation import Kind, Violation
 
@@ -110,7 +111,10 @@ def _others() -> set[threading.Thread]:
 def _definition(thread: threading.Thread) -> str:
     """Where that is which it runs: before Python 3.12 nobody tells where a thread is started."""
     code = getattr(getattr(thread, "_target", None) or type(thread).run, "__code__", None)
-    return "" if code is None else audit.place_of(code.co_filename, code.co_firstlineno, code.co_name)
+    if code is None:
+        return ""
+    lineno = line_of_def(code.co_filename, code.co_firstlineno, code.co_name)
+    return audit.place_of(code.co_filename, lineno, code.co_name)
 
 
 def _target_of(thread: threading.Thread) -> tuple[str, str]:

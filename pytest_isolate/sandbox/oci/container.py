@@ -28,7 +28,10 @@ REMOVAL_S = 2.0
 class Container:
     """``theirs`` is for the container's init; ``kill_hull`` ends all at once."""
 
-    def __init__(self, loop: Loop, cgroup: LentCgroup | None, kill_hull: Callable[[], None]) -> None:
+    def __init__(
+        self, runtime: str, loop: Loop, cgroup: LentCgroup | None, kill_hull: Callable[[], None]
+    ) -> None:
+        self.runtime = runtime  #: an absolute path
         self._loop = loop
         self._cgroup = cgroup
         self._kill_hull = kill_hull

@@ -16,9 +16,11 @@ from pytest_isolate.sandbox.oci.container import Container
 from pytest_isolate.sandbox.oci.handover import Handover
 from pytest_isolate.sandbox.oci.hull import make_hull, make_stage
 from pytest_isolate.sandbox.plan import Plan
+from pytest_isolate.spec import NATIVE
 
 __all__ = ["Containers", "find_runtime"]
 
+PACKAGED = ("runc", "crun")  #: by Debian, under these names
 #: runc is in a directory that is on root's PATH only.
 MORE_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -32,9 +34,17 @@ def find_runtime(name: str) -> str | UnsupportedError:
         return UnsupportedError(
             f"runtime {name}", "it is no executable file", "name another, or a command on PATH"
         )
-    return UnsupportedError(
-        f"runtime {name}", "there is no such command on PATH", f"run: apt-get install {name}"
-    )
+    return UnsupportedError(f"runtime {name}", "there is no such command on PATH", _cure(name))
+
+
+def _cure(name: str) -> str:
+    if name in PACKAGED:
+        return f"run: apt-get install {name}"
+    import difflib  # only for someone who mistyped
+
+    near = difflib.get_close_matches(name, [NATIVE, *PACKAGED], n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{hint}{' and '.join(PACKAGED)} are known; name any other by its path"
 
 
 class Containers:
@@ -78,7 +88,7 @@ class Containers:
         if not isinstance(runtime, str) or self.stage is None:
             return None, None
         lent = cgroup if isinstance(cgroup, LentCgroup) else None
-        container = Container(loop, lent, kill_hull)
+        container = Container(runtime, loop, lent, kill_hull)
         handover = Handover(
             plan=plan,
             runtime=runtime,
