@@ -274,6 +274,13 @@ def test_wrong_text_fails_the_test_not_the_session(
         assert info.value.origin == f"{ORIGIN}({name}=…)"
 
 
+def test_the_page_shows_what_a_wrong_keyword_gives(tiny: pytest.Pytester) -> None:
+    with pytest.raises(SpecError) as info:
+        build_spec(tiny.parseconfigure(), [({"memry": "64M"}, ORIGIN)])
+    page = Path(__file__).parents[2] / "docs" / "reference" / "options.md"
+    assert f"\n{info.value}\n" in page.read_text()
+
+
 WRONG_OBJECTS = [
     *((option.name, object()) for option in OPTIONS if "marker" in option.where),
     *((option.name, None) for option in OPTIONS if "marker" in option.where and "." not in option.field),
