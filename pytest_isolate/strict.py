@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pytest_isolate.spec import (
+    NATIVE,
     Bind,
     Environment,
     EnvMode,
@@ -69,6 +70,8 @@ def _escapes(spec: Spec) -> Iterator[str]:
     yield from (f'writes="{place}"' for place in spec.writes)
     if spec.seccomp is Seccomp.OFF:
         yield 'seccomp="off"'
+    if spec.runtime != NATIVE:  # the kernel tells nobody what happens in its sandbox
+        yield f'runtime="{spec.runtime}"'
 
 
 def _of_environment(env: Environment, spec: Spec) -> Iterator[str]:

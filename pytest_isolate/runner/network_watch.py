@@ -6,12 +6,14 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pytest_isolate.errors import UnsupportedError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel.attempts import Act, Attempt
 from pytest_isolate.runner import secret_words
@@ -28,6 +30,17 @@ KERNEL, PYTHON = "kernel", "python"
 NAME_SERVER_PORT = 53
 COMMAND_CHARS = 120
 LOOKED_UP = "looked up "
+_UNREADABLE = (
+    "pytest may not read the memory of its tests",
+    "let the container's seccomp filter allow process_vm_readv, and set kernel.yama.ptrace_scope below 3",
+)
+#: Why the kernel does not tell, and the cure; 0: it has told for a while.
+_WHY = {
+    0: ("it broke off", "run the test again"),
+    errno.EBUSY: ("what pytest runs in has system calls told to itself", "run pytest outside of it"),
+    errno.EPERM: _UNREADABLE,
+    errno.EACCES: _UNREADABLE,
+}
 
 
 def watched_by(evidence: Evidence, plan: Plan, network: NetworkLog | None) -> Evidence:
@@ -36,11 +49,22 @@ def watched_by(evidence: Evidence, plan: Plan, network: NetworkLog | None) -> Ev
         return evidence
     told = plan.watched if network is not None and network.is_watched else 0
     of_network = KERNEL if told & lib.WATCH_NETWORK else PYTHON
+    missing = evidence.missing
+    if plan.spec.strict and plan.watched and not told:  # what a subprocess does would be no violation
+        lack = str(_lack(network.error if network is not None else 0))
+        missing = tuple(dict.fromkeys((*missing, lack)))
     return replace(
         evidence,
+        missing=missing,
         network_watch=of_network if plan.spec.network is not Network.HOST else None,
         secrets_watch=KERNEL if told & lib.WATCH_FILES else PYTHON,
     )
+
+
+def _lack(error: int) -> UnsupportedError:
+    refused = f"the kernel tells of no system calls ({os.strerror(error)})"
+    cure = "use Linux 5.6 or newer, and a container whose seccomp filter allows listeners"
+    return UnsupportedError("watch by the kernel", *_WHY.get(error, (refused, cure)))
 
 
 def violations(

@@ -44,6 +44,11 @@ class NetworkLog:
         the supervisor has not told the rest."""
         return self.entry is not None and self.entry.is_watched and not self._is_cut_off
 
+    @property
+    def error(self) -> int:
+        """errno of what has kept the kernel from telling from the start, or 0."""
+        return self.entry.watch_error if self.entry is not None else 0
+
     def add(self, reply: Attempt | Counts) -> None:
         match reply:
             case Attempt(index=index):

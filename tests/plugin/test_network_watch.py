@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import platform
@@ -574,3 +575,45 @@ def test_where_the_kernel_does_not_tell(pytester: pytest.Pytester, why: str) -> 
         f"connected to [{OUTSIDE_6}]:2 (tcp)": "test_it.py:11 (test_it)",
         "connected to /var/run/docker.sock": "test_it.py:14 (test_it)",
     }
+
+
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("busy", "what pytest runs in has system calls told to itself; run pytest outside of it"),
+        (
+            "refused",
+            "the kernel tells of no system calls (Function not implemented); use Linux 5.6 or newer*",
+        ),
+        ("unreadable", "pytest may not read the memory of its tests; let * process_vm_readv*"),
+    ],
+)
+def test_strict_takes_no_other_word(pytester: pytest.Pytester, why: str, said: str) -> None:
+    """What a subprocess does would be no violation."""
+    program = build(pytester.path, FILTERED)
+    code = f"import socket; socket.socket().connect_ex(('{OUTSIDE}', 3))"
+    pytester.makepyfile(
+        test_it=f"import subprocess, sys\ndef test_it(): subprocess.run([sys.executable, '-c', {code!r}])"
+    )
+    pytester.makeini("[pytest]\nisolate_json = out.json\n")
+    command = [program, why, sys.executable, "-m"]
+    result = pytester.run(*command, "pytest", "-p", "no:cacheprovider", "--isolate-strict")
+    assert result.ret == 1
+    flat = " ".join(result.stdout.str().split())
+    assert fnmatch.fnmatch(flat, f"* watch by the kernel is not available: {said} *")
+    verdict = "strict: not signed off: not all was enforced on 1 test (--isolate-missing=degrade allows it)"
+    result.stdout.fnmatch_lines(["1 escape:", "*degraded: watch by the kernel", verdict])
+    checked = pytester.run(*command, "pytest_isolate.cli", "verify", "out.json", "--allow-failed")
+    assert checked.ret == 1
+    checked.stdout.fnmatch_lines(
+        ["test_it.py::test_it: degraded: watch by the kernel is not *", "not verified"]
+    )
+
+    degrade = ["--isolate-strict", "--isolate-missing=degrade"]
+    asked = pytester.run(*command, "pytest", "-p", "no:cacheprovider", *degrade)
+    assert asked.ret == 0
+    asked.stdout.fnmatch_lines(["1 degraded: *", "strict: signed off"])
+    checked = pytester.run(*command, "pytest_isolate.cli", "verify", "out.json")
+    assert checked.ret == 1
+    checked = pytester.run(*command, "pytest_isolate.cli", "verify", "out.json", "--allow-degraded")
+    assert checked.ret == 0

@@ -78,6 +78,7 @@ def test_nothing_asked(tiny: pytest.Pytester) -> None:
         ({"network": "private"}, ('network="private"',)),
         ({"ports": [5432, "8080:80"]}, ('ports="5432"', 'ports="8080:80"')),
         ({"seccomp": "off"}, ('seccomp="off"',)),
+        ({"runtime": "crun", "start": "spawn"}, ('runtime="crun"',)),
         ({"artifacts": ["out/*"], "scope": "class", "memory": "1G"}, ()),
     ],
 )
