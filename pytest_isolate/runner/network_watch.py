@@ -17,10 +17,11 @@ from pytest_isolate.errors import UnsupportedError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel.attempts import Act, Attempt
 from pytest_isolate.runner import secret_words
-from pytest_isolate.runner.network_words import UNIX, describe, is_attempt, is_unknown
+from pytest_isolate.runner.network_words import UNIX, describe, is_attempt, is_unknown, socket_of
+from pytest_isolate.sandbox.lending import is_below
 from pytest_isolate.sandbox.network_log import Attempts, NetworkLog
 from pytest_isolate.sandbox.plan import Plan
-from pytest_isolate.spec import Network, Spec, Watch
+from pytest_isolate.spec import Network, Spec, UnixPort, Watch
 from pytest_isolate.syscalls._native import lib
 from pytest_isolate.violation import Kind, Violation
 
@@ -84,7 +85,8 @@ def violations(
         found += _merge(_seen(attempts, spec), of_python)
     if evidence.network_watch != KERNEL:  # or no longer: what Python alone knows of counts too
         known = {violation.what for violation in found}
-        found += [violation for violation in of_python if violation.what not in known]
+        unknown = [violation for violation in of_python if violation.what not in known]
+        found += [each for each in unknown if not _is_given(socket_of(each), spec)]
     if evidence.network_watch is None:
         return [*found, *others], None
     count = sum(violation.count for violation in found if violation.kind is Kind.NETWORK)
@@ -152,9 +154,15 @@ def _is_declared(attempt: Attempt, spec: Spec) -> bool:
         asked = f"{attempt.name}."
         names = (spec.hostname.lower(), *(name for name, _ in spec.hosts))
         return asked == "localhost." or any(asked.startswith(f"{name}.") for name in names)
-    path = os.path.realpath(attempt.host) if attempt.protocol == UNIX else ""
-    targets = (bind.target.rstrip("/") for bind in spec.binds)
-    return any(path == target or path.startswith(f"{target}/") for target in targets)
+    return attempt.protocol == UNIX and _is_given(attempt.host, spec)
+
+
+def _is_given(path: str, spec: Spec) -> bool:
+    """``path``: of a socket, by any of its names, or ""."""
+    given = [bind.target for bind in spec.binds]
+    given += [port.path for port in spec.ports if isinstance(port, UnixPort)]
+    places = {name for each in given for name in (each.rstrip("/"), os.path.realpath(each))}
+    return path != "" and (is_below(path, places) or is_below(os.path.realpath(path), places))
 
 
 def _where(attempt: Attempt, attempts: Attempts) -> str:

@@ -410,7 +410,7 @@ def test_sockets_of_agents(run: Runner) -> None:
         "kind": "secrets",
         "what": "connected to /var/run/docker.sock",
         "where": "test_it.py:4 (test_it)",
-        "cure": 'binds={"/var/run/docker.sock": "/var/run/docker.sock:ro"}',
+        "cure": 'ports=["/var/run/docker.sock"], allow=["secrets"]',
         "count": 1,
         "known": False,
     }
@@ -596,7 +596,7 @@ def test_strict_takes_no_other_word(pytester: pytest.Pytester, why: str, said: s
         test_it=f"import subprocess, sys\ndef test_it(): subprocess.run([sys.executable, '-c', {code!r}])"
     )
     pytester.makeini("[pytest]\nisolate_json = out.json\n")
-    command = [program, why, sys.executable, "-m"]
+    command = [str(program), why, sys.executable, "-m"]
     result = pytester.run(*command, "pytest", "-p", "no:cacheprovider", "--isolate-strict")
     assert result.ret == 1
     flat = " ".join(result.stdout.str().split())
