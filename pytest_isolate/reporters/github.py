@@ -71,7 +71,7 @@ def annotate(rows: Iterable[Row], rootdir: Path, workspace: str | None) -> Itera
         for violation in row.deeds:
             if violation.known:
                 continue
-            level = "error" if row.reason == "failed" else "warning"
+            level = "error" if row.outcome in ("failed", "error") else "warning"
             counts[level] += 1
             if counts[level] <= MOST_ANNOTATIONS:
                 yield _annotation(level, row, violation, rootdir, workspace)
