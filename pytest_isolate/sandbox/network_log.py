@@ -55,7 +55,8 @@ class NetworkLog:
                 self._attempts[index] = reply
             case Counts(times=times, more=more):
                 counts = dict(enumerate(times))
-                self._taken += [(each, counts.get(index, 1)) for index, each in self._attempts.items()]
+                told = [(each, counts.get(index, 1)) for index, each in self._attempts.items()]
+                self._taken += [(each, count) for each, count in told if count]  # else it was none
                 self._more += more
                 self._attempts.clear()
 

@@ -352,6 +352,91 @@ def test_a_name_server_of_the_test(run: Runner, tmp_path: Path) -> None:
     assert inner.record("test_it")["network_attempts"] == 0
 
 
+#: As c-ares of node and Go's resolver ask: the name is in what nobody looks at.
+ASKS_CONNECTED = """
+    import socket, subprocess, sys
+
+    QUERY = bytes.fromhex("1234010000010000000000000377777707") + b"example" + bytes.fromhex("03636f6d0000010001")
+
+    def ask(kind, server="127.0.0.53"):
+        with socket.socket(socket.AF_INET, kind) as client:
+            client.settimeout(0.2)
+            try:
+                client.connect((server, 53))
+                client.send(QUERY)
+                return client.recv(512)
+            except OSError:
+                return b""
+"""
+
+
+def test_a_name_server_of_the_machine(run: Runner) -> None:
+    """At an address that is the sandbox's own, where nobody listens."""
+    inner = run(
+        ASKS_CONNECTED
+        + """
+    def test_udp(): ask(socket.SOCK_DGRAM)
+    def test_tcp(): ask(socket.SOCK_STREAM)
+    def test_localhost(): ask(socket.SOCK_DGRAM, "127.0.0.1")
+    def test_blocking():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect(("127.0.0.53", 53))
+
+    def test_sorted():
+        socket.getaddrinfo("localhost", 53, type=socket.SOCK_STREAM)
+        """
+    )
+    assert inner.outcomes == {"passed": 5}
+    assert {
+        record["nodeid"].partition("::")[2]: [v["what"] for v in record["violations"]]
+        for record in inner.records
+    } == {
+        "test_udp": ["connected to 127.0.0.53:53 (udp)"],
+        "test_tcp": ["connected to 127.0.0.53:53 (tcp)"],
+        "test_localhost": ["connected to 127.0.0.1:53 (udp)"],
+        "test_blocking": ["connected to 127.0.0.53:53 (udp)"],
+        "test_sorted": [],
+    }
+
+
+LATE_SERVER = """
+    import socket, sys, time
+    time.sleep(0.2)
+    is_stream = sys.argv[1] == "STREAM"
+    server = socket.socket(type=socket.SOCK_STREAM if is_stream else socket.SOCK_DGRAM)
+    server.bind(("127.0.0.1", 53))
+    if is_stream:
+        server.listen()
+    while True:
+        peer = server.accept()[0] if is_stream else server
+        query, client = peer.recvfrom(512)
+        peer.sendto(query, client) if client else peer.sendall(query)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="binds port 53")
+@pytest.mark.parametrize("kind", ["DGRAM", "STREAM"])
+def test_who_waits_for_a_name_server_of_the_test(run: Runner, pytester: pytest.Pytester, kind: str) -> None:
+    """What was asked before it was there counts no more."""
+    pytester.makepyfile(server=LATE_SERVER)
+    inner = run(
+        ASKS_CONNECTED
+        + f"""
+    def test_it():
+        with subprocess.Popen([sys.executable, "server.py", "{kind}"]) as server:
+            tries = 0
+            while ask(socket.SOCK_{kind}, "127.0.0.1") != QUERY and tries < 1000:
+                tries += 1
+            assert 0 < tries < 1000
+            assert ask(socket.SOCK_{kind}, "127.0.0.1") == QUERY
+            server.kill()
+        """
+    )
+    assert inner.outcomes == {"passed": 1}
+    assert inner.record("test_it")["violations"] == []
+    assert inner.record("test_it")["network_attempts"] == 0
+
+
 def test_what_stays_inside(run: Runner) -> None:
     inner = run(
         """

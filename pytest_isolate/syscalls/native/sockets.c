@@ -117,11 +117,11 @@ size_t find_peer(pid_t tid, const struct descriptor *of, union peer *peer) {
     return sizeof peer->v4;
 }
 
-int has_name_server(pid_t tid) {
-    static const char *const names[] = {"udp", "udp6"};
+int has_name_server(pid_t tid, int type) {
+    static const char *const names[2][2] = {{"udp", "udp6"}, {"tcp", "tcp6"}};
     int found = 0;
     for (int i = 0; i < 2 && !found; i++) {
-        FILE *table = open_table(tid, names[i]);
+        FILE *table = open_table(tid, names[type == SOCK_STREAM][i]);
         struct row row;
         while (!found && next_row(table, &row))
             found = row.port == DNS_PORT;

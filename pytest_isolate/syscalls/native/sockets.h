@@ -30,8 +30,8 @@ int is_nonblocking(pid_t tid, int number);
 size_t read_descriptor_link(pid_t tid, int number, char *text, size_t size);
 /* Of a socket of UDP. Gives the size, or 0: it is not connected. */
 size_t find_peer(pid_t tid, const struct descriptor *of, union peer *peer);
-/* Somebody in the sandbox answers on the resolver's port. */
-int has_name_server(pid_t tid);
+/* Somebody in the sandbox answers on the resolver's port. That of a stream is in a table which takes some 10 ms to read. */
+int has_name_server(pid_t tid, int type);
 /* A socket of the sandbox itself that was bound to a path which ends alike: files do not tell whose they are. */
 int has_local_socket(pid_t tid, const char *path);
 
