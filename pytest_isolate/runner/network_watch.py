@@ -97,6 +97,7 @@ def violations(
 class _Seen:
     violation: Violation
     is_python: bool  #: by the test's own process, or a fork of it, which Python may know a line for
+    sent: str  #: of a query: what Python says, which knows it from no other message
 
 
 def _secrets(attempts: Attempts, told: Sequence[Violation], homes: Sequence[str]) -> Iterator[Violation]:
@@ -120,9 +121,15 @@ def _seen(attempts: Attempts, spec: Spec) -> Iterator[_Seen]:
     for attempt, count in _one_per_name(leaving):
         if not _is_by_the_way(attempt, of_process[attempt.pid]) and not _is_declared(attempt, spec):
             where = _where(attempt, attempts)
-            host = (attempt.name or "") if attempt.act is Act.QUERY else attempt.host
+            is_query = attempt.act is Act.QUERY
+            host = (attempt.name or "") if is_query else attempt.host
             violation = describe(attempt.act, attempt.protocol, host, attempt.port, where, count)
-            yield _Seen(violation, attempt.pid == attempts.own_pid or attempt.command in own)
+            sent = (
+                describe(Act.SEND, attempt.protocol, attempt.host, attempt.port, "", 1).what
+                if is_query
+                else ""
+            )
+            yield _Seen(violation, attempt.pid == attempts.own_pid or attempt.command in own, sent)
 
 
 def _one_per_name(counted: Iterable[tuple[Attempt, int]]) -> Iterator[tuple[Attempt, int]]:
@@ -193,6 +200,8 @@ def _merge(seen: Iterable[_Seen], of_python: Sequence[Violation]) -> Iterator[Vi
             unknown.append(violation)
         elif each.is_python and named in places:
             whole[named] = (violation, whole.get(named, (violation, 0))[1] + violation.count)
+        elif each.is_python and (senders := places.get((violation.kind, each.sent))):
+            yield replace(violation, where=senders[0].where)
         else:
             yield violation
     for named, (violation, count) in whole.items():

@@ -325,6 +325,40 @@ def test_names(run: Runner, tmp_path: Path, server: str) -> None:
     assert plain.outcomes == {"passed": 4}  # the same errors, by whatever way
 
 
+#: As c-ares of node and Go's resolver ask: the name is in what nobody looks at.
+ASKS_CONNECTED = """
+    import socket, subprocess, sys
+
+    QUERY = bytes.fromhex("1234010000010000000000000377777707") + b"example" + bytes.fromhex("03636f6d0000010001")
+
+    def ask(kind, server="127.0.0.53"):
+        with socket.socket(socket.AF_INET, kind) as client:
+            client.settimeout(0.2)
+            try:
+                client.connect((server, 53))
+                client.send(QUERY)
+                return client.recv(512)
+            except OSError:
+                return b""
+"""
+
+
+def test_a_query_of_python_itself(run: Runner) -> None:
+    inner = run(
+        ASKS_CONNECTED
+        + f"""
+    def test_it():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            try:
+                client.sendto(QUERY, ("{OUTSIDE}", 53))
+            except OSError:
+                pass
+        """
+    )
+    (looked_up,) = inner.record("test_it")["violations"]
+    assert (looked_up["what"], looked_up["where"]) == ("looked up www.example.com", "test_it.py:18 (test_it)")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="binds port 53")
 def test_a_name_server_of_the_test(run: Runner, tmp_path: Path) -> None:
     (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\n")
@@ -350,24 +384,6 @@ def test_a_name_server_of_the_test(run: Runner, tmp_path: Path) -> None:
     )
     assert inner.outcomes == {"passed": 1}
     assert inner.record("test_it")["network_attempts"] == 0
-
-
-#: As c-ares of node and Go's resolver ask: the name is in what nobody looks at.
-ASKS_CONNECTED = """
-    import socket, subprocess, sys
-
-    QUERY = bytes.fromhex("1234010000010000000000000377777707") + b"example" + bytes.fromhex("03636f6d0000010001")
-
-    def ask(kind, server="127.0.0.53"):
-        with socket.socket(socket.AF_INET, kind) as client:
-            client.settimeout(0.2)
-            try:
-                client.connect((server, 53))
-                client.send(QUERY)
-                return client.recv(512)
-            except OSError:
-                return b""
-"""
 
 
 def test_a_name_server_of_the_machine(run: Runner) -> None:

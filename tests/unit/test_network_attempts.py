@@ -73,6 +73,21 @@ def test_a_name_with_the_search_domain_of_the_machine() -> None:
     assert found(said(Kind.SECRETS, "looked up db"), **query)[1] == 1
 
 
+def test_a_query_that_python_sends_itself() -> None:
+    """Which knows no query from another message, as dnspython makes them."""
+    query: dict[str, Any] = {
+        "act": Act.QUERY,
+        "protocol": "udp",
+        "host": "9.9.9.9",
+        "port": 53,
+        "name": "db.test",
+    }
+    found_here = found(said(Kind.NETWORK, "sent to 9.9.9.9:53 (udp)"), **query)
+    assert found_here == ([(Kind.NETWORK, "looked up db.test", "test_it.py:3 (test_it)", 1)], 1)
+    elsewhere = found(said(Kind.NETWORK, "sent to 9.9.9.8:53 (udp)"), **query)
+    assert elsewhere == ([(Kind.NETWORK, "looked up db.test", "the test's own process", 1)], 1)
+
+
 def test_python_alone_is_nobody_where_the_kernel_looks() -> None:
     merged, tries = violations(Attempts(OWN, (), 0), [said(Kind.NETWORK)], WATCHED, Spec())
     assert (merged, tries) == ([], 0)
