@@ -121,15 +121,14 @@ def _seen(attempts: Attempts, spec: Spec) -> Iterator[_Seen]:
     for attempt, count in _one_per_name(leaving):
         if not _is_by_the_way(attempt, of_process[attempt.pid]) and not _is_declared(attempt, spec):
             where = _where(attempt, attempts)
-            is_query = attempt.act is Act.QUERY
-            host = (attempt.name or "") if is_query else attempt.host
-            violation = describe(attempt.act, attempt.protocol, host, attempt.port, where, count)
-            sent = (
-                describe(Act.SEND, attempt.protocol, attempt.host, attempt.port, "", 1).what
-                if is_query
-                else ""
-            )
+            violation = _told(attempt, attempt.act, where, count)
+            sent = _told(attempt, Act.SEND, where, count).what if attempt.act is Act.QUERY else ""
             yield _Seen(violation, attempt.pid == attempts.own_pid or attempt.command in own, sent)
+
+
+def _told(attempt: Attempt, act: Act, where: str, count: int) -> Violation:
+    host = (attempt.name or "") if act is Act.QUERY else attempt.host
+    return describe(act, attempt.protocol, host, attempt.port, where, count)
 
 
 def _one_per_name(counted: Iterable[tuple[Attempt, int]]) -> Iterator[tuple[Attempt, int]]:

@@ -11,7 +11,7 @@ __all__ = ["UNIX", "describe", "is_agent", "is_attempt", "is_unknown", "socket_o
 UNIX = "unix"
 NETWORK = 'network="host"'
 UNKNOWN = " to an unknown address"
-VERBS = ("connected to ", "sent to ", "looked up ", "asked ")
+VERBS = ("connected to ", "sent to ", "looked up ", "asked ", "tried to open a ")
 #: As native/notify.c has them.
 AGENTS = (
     *("docker.sock", "containerd.sock", "podman.sock", "/ssh-", "/.ssh/agent/", "S.gpg-agent"),
@@ -48,6 +48,12 @@ def describe(act: Act, protocol: str, host: str, port: int, where: str, count: i
             where=where,
             cure=cures.hosts(host) or NETWORK,
             count=count,
+        )
+    if act is Act.OPEN:
+        kind = "packet" if protocol == "packet" else "raw"
+        what = f"tried to open a {kind} socket" + (f" ({protocol})" if protocol != kind else "")
+        return Violation(
+            kind=Kind.NETWORK, what=what, where=where, cure=cures.allow(Kind.NETWORK), count=count
         )
     verb = "connected" if act is Act.CONNECT else "sent"
     if not host and protocol != UNIX:  # nobody can read it

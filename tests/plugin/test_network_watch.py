@@ -453,6 +453,67 @@ def test_who_waits_for_a_name_server_of_the_test(run: Runner, pytester: pytest.P
     assert inner.record("test_it")["network_attempts"] == 0
 
 
+def test_raw_sockets(run: Runner) -> None:
+    """What goes past TCP and UDP is refused, and told; other sockets cost nothing."""
+    inner = run(
+        """
+        import ctypes, os, socket, subprocess, sys, pytest
+
+        OPENS = "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)"
+
+        def refused(*kind):
+            with pytest.raises(PermissionError):
+                socket.socket(*kind)
+
+        def test_python():
+            refused(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+            refused(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
+            refused(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+            refused(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+
+        def test_c():
+            assert ctypes.CDLL(None).socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) == -1
+
+        def test_subprocess():
+            subprocess.run([sys.executable, "-c", OPENS], stderr=subprocess.DEVNULL)
+
+        def test_others():
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+                    socket.socket(family, kind).close()
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).close()
+            socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE).close()
+            socket.if_nameindex()
+        """
+    )
+    assert inner.outcomes == {"passed": 4}
+    assert {what: each["where"] for what, each in found(inner, "test_python").items()} == {
+        "tried to open a raw socket (icmp)": "test_it.py:7 (refused)",
+        "tried to open a raw socket": "test_it.py:7 (refused)",
+        "tried to open a packet socket": "test_it.py:7 (refused)",
+    }
+    (of_c,) = inner.record("test_c")["violations"]
+    assert (of_c["what"], of_c["where"]) == ("tried to open a raw socket (udp)", "the test's own process")
+    (of_program,) = inner.record("test_subprocess")["violations"]
+    assert of_program["what"] == "tried to open a raw socket (icmp)"
+    assert of_program["where"].startswith("pid ")
+    assert of_program["cure"] == 'allow=["network"]'
+    assert inner.record("test_others")["violations"] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="user=host-root is root's")
+def test_a_raw_socket_that_is_had(run: Runner) -> None:
+    inner = run(
+        """
+        import socket
+        def test_it(): socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
+        """,
+        "--isolate-user=host-root",
+    )
+    assert inner.outcomes == {"passed": 1}
+    assert inner.record("test_it")["violations"] == []
+
+
 def test_what_stays_inside(run: Runner) -> None:
     inner = run(
         """

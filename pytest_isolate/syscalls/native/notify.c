@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/openat2.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -354,6 +355,21 @@ static void look_at_nothing(struct call *call) {
         name_attempt(call, &found, act, fd, flags);
 }
 
+/* socket(2), which nobody without the right to it gets in the sandbox's network. */
+static void look_at_socket(struct call *call, struct found *found) {
+    const struct caller *caller = &call->caller;
+    if (!is_own_network(call) || has_capability(caller->tid, CAP_NET_RAW))
+        return;
+    found->attempt.act = ATTEMPT_OPEN;
+    found->attempt.type = caller->args[1] & SOCKET_TYPE;
+    found->attempt.protocol = (uint16_t)caller->args[2];
+    found->address.any.sa_family = (sa_family_t)caller->args[0];
+    found->address_bytes = sizeof found->address.any.sa_family;
+    find_process(caller->tid, &found->attempt.pid, &found->attempt.inner_pid);
+    if (ioctl(call->watch->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->notif_id) == 0)
+        count(call, found);
+}
+
 static void look_at_open(struct call *call, int directory_fd, uint64_t path, uint64_t flags) {
     pid_t tid = call->caller.tid;
     struct found found = {0};
@@ -407,6 +423,9 @@ static int look(struct call *call) {
         return 0;
     case SYS_sendmmsg:
         look_at_headers(call, &found);
+        return 0;
+    case SYS_socket:
+        look_at_socket(call, &found);
         return 0;
     default:
         return 0;

@@ -44,6 +44,13 @@ void find_process(pid_t tid, int32_t *pid, int32_t *inner_pid) {
     }
 }
 
+int has_capability(pid_t tid, int number) {
+    char text[2048];
+    read_file(tid, "status", text, sizeof text);
+    const char *found = strstr(text, "\nCapEff:");
+    return found && strtoull(found + 8, NULL, 16) >> number & 1;
+}
+
 /* ---- an alarm ------------------------------------------------------------------------------------ */
 
 static void ignore(int number) { (void)number; }

@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+enum { SOCKET_TYPE = 0xf }; /* of the second argument of socket(2): SOCK_TYPE_MASK of linux/net.h */
+
 struct descriptor {
     enum { DESCRIPTOR_CLOSED, DESCRIPTOR_UNKNOWN, DESCRIPTOR_OTHER, DESCRIPTOR_SOCKET } kind;
     uint16_t domain, type, protocol; /* of a socket; 0: unknown */
@@ -37,6 +39,7 @@ int has_local_socket(pid_t tid, const char *path);
 
 /* Gives the size; the text ends with 0. */
 size_t read_file(pid_t tid, const char *name, char *text, size_t size);
+int has_capability(pid_t tid, int number);
 /* A thread's process, as we see it and as it sees itself. */
 void find_process(pid_t tid, int32_t *pid, int32_t *inner_pid);
 
