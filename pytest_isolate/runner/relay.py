@@ -374,7 +374,7 @@ def _escapes(voyage: Voyage) -> list[str]:
     """From strict: what the test asked for, and what this machine lacks."""
     missing = [text.partition(" is not available")[0] for text in voyage.evidence.missing]
     secrets = secret_words.of_user() if voyage.spec.binds else ()
-    return [*escapes(voyage.spec, secrets), *(f"degraded: {feature}" for feature in missing)]
+    return [*escapes(voyage.carried_out, secrets), *(f"degraded: {feature}" for feature in missing)]
 
 
 def _not_found(text: str) -> SetupFailed:
