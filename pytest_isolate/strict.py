@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pytest_isolate.spec import (
+    NATIVE,
     Bind,
     Environment,
     EnvMode,
@@ -29,6 +33,8 @@ ALLOWED = ("HOME", "LOGNAME", "PATH", "PYTHONPATH", "TERM", "USER", "VIRTUAL_ENV
 FIXED = {"LANG": "C.UTF-8", "TZ": "UTC", HASH_SEED: "0"}
 #: ``env="clean"`` takes these over, and they say something of the machine.
 _REMOVED = ("SHELL", "TMPDIR")
+#: Where agents, docker and D-Bus have theirs.
+_SOCKETS = "/run"
 
 
 def tighten(fields: dict[str, Any]) -> None:
@@ -43,12 +49,13 @@ def tighten(fields: dict[str, Any]) -> None:
         fields["env"] = Environment(mode=EnvMode.CLEAN, changes=tuple(changes.items()))
 
 
-def escapes(spec: Spec) -> tuple[str, ...]:
-    """What of a test's Spec is looser than strict, as the user would write it."""
-    return tuple(_escapes(spec))
+def escapes(spec: Spec, secrets: Iterable[str] = ()) -> tuple[str, ...]:
+    """What of a test's Spec is looser than strict, as the user would write it. ``secrets``: paths of the host
+    that no bind is to show."""
+    return tuple(_escapes(spec, secrets))
 
 
-def _escapes(spec: Spec) -> Iterator[str]:
+def _escapes(spec: Spec, secrets: Iterable[str]) -> Iterator[str]:
     if not spec.strict:
         yield "strict=False of a hook"
     if spec.watch is not Watch.FAIL:
@@ -61,7 +68,7 @@ def _escapes(spec: Spec) -> Iterator[str]:
         yield 'user="host-root"'
     if spec.fixtures is Fixtures.SHARED:
         yield 'fixtures="shared"'
-    yield from (f'binds="{_shown(bind)}"' for bind in spec.binds if not bind.readonly)
+    yield from _of_binds(spec.binds, tuple(secrets))
     yield from _of_environment(spec.env, spec)
     yield from (f'allow="{kind.value}"' for kind in spec.allow)
     yield from (f'ports="{port}"' for port in spec.ports)
@@ -69,6 +76,8 @@ def _escapes(spec: Spec) -> Iterator[str]:
     yield from (f'writes="{place}"' for place in spec.writes)
     if spec.seccomp is Seccomp.OFF:
         yield 'seccomp="off"'
+    if spec.runtime != NATIVE:  # the kernel tells nobody what happens in its sandbox
+        yield f'runtime="{spec.runtime}"'
 
 
 def _of_environment(env: Environment, spec: Spec) -> Iterator[str]:
@@ -82,5 +91,27 @@ def _of_environment(env: Environment, spec: Spec) -> Iterator[str]:
             yield 'env="HOME"'
 
 
-def _shown(bind: Bind) -> str:
-    return f"{bind.source}:{bind.target}:rw"
+def _of_binds(binds: Iterable[Bind], secrets: Iterable[str]) -> Iterator[str]:
+    for bind in binds:
+        if not bind.readonly:
+            yield f'binds="{bind.source}:{bind.target}:rw"'
+        elif why := _why_not_only_files(bind.source, secrets):
+            yield f'binds="{bind.source}:{bind.target}:ro": {why}'
+
+
+def _why_not_only_files(source: str, secrets: Iterable[str]) -> str:
+    """What strict mode hides and a read-only bind gives back, or ""."""
+    real = os.path.realpath(source)
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(os.stat(real).st_mode):
+            return "a socket leads to whoever listens there"
+    if any(_overlap(path, secret) for secret in secrets for path in (source, real)):
+        return "it shows secrets"
+    if os.path.isdir(real) and _overlap(real, _SOCKETS):
+        return "it shows sockets of the host"
+    return ""
+
+
+def _overlap(one: str, other: str) -> bool:
+    one, other = (path.rstrip("/") + "/" for path in (one, other))
+    return one.startswith(other) or other.startswith(one)

@@ -14,6 +14,7 @@ from pytest_isolate.kernel.process import ROOT_CAPABILITIES, mask
 __all__ = ["add_arguments", "verify"]
 
 _FILTER = 2  # SECCOMP_MODE_FILTER of linux/seccomp.h
+_KERNEL = "kernel"
 _MOST_PROBLEMS = 20
 Record = Mapping[str, Any]
 
@@ -154,8 +155,20 @@ def _of_evidence(record: Record, enforced: Mapping[str, Any], escapes: list[str]
             yield f"it had capabilities that no test needs: {beyond:016x}"
     if 'seccomp="off"' not in escapes and enforced["seccomp"] != _FILTER:
         yield f"no seccomp filter was in force (mode {enforced['seccomp']})"
+    yield from _of_watch(enforced, escapes)
     limit = record["memory_limit_bytes"]
     if limit is not None and enforced["cgroup"] is None:
         yield "its memory was to be limited, and it had no cgroup"
     elif limit is not None and str(limit) not in enforced["limits"].values():
         yield f"its memory was to be limited to {limit} bytes, and no file of its cgroup says so"
+
+
+def _of_watch(enforced: Mapping[str, Any], escapes: list[str]) -> Iterator[str]:
+    """Who looked at what a test tried: Python sees nothing of subprocesses and of C."""
+    if any(escape.startswith(("watch=", "runtime=", "strict=")) for escape in escapes):
+        return
+    network, secrets = enforced["network_watch"], enforced["secrets_watch"]
+    if network != _KERNEL and 'network="host"' not in escapes:
+        yield f"its use of the network was not watched by the kernel ({network or 'nobody'})"
+    if secrets != _KERNEL:
+        yield f"its reads of secrets were not watched by the kernel ({secrets or 'nobody'})"

@@ -11,11 +11,12 @@ from enum import Enum
 
 from pytest_isolate.syscalls._native import lib
 
-__all__ = ["ATTEMPT", "Act", "Attempt", "Counts", "query_name"]
+__all__ = ["ATTEMPT", "Act", "Attempt", "Counts", "opened_name", "query_name"]
 
 ATTEMPT = struct.Struct("=ii6H")  # struct attempt of wire.h
 HEADER_BYTES = 12  # of a message of DNS
 MAX_NAME_BYTES = 255
+_SOCKET_TYPE = 0xF  # SOCK_TYPE_MASK of linux/net.h
 
 
 class Act(Enum):
@@ -23,6 +24,7 @@ class Act(Enum):
     SEND = lib.ATTEMPT_SEND
     QUERY = lib.ATTEMPT_QUERY  #: of a name server
     READ = lib.ATTEMPT_READ  #: of a secret that is not there
+    OPEN = lib.ATTEMPT_OPEN  #: a socket past TCP and UDP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class Attempt:
     pid: int  #: of the process, as we see it
     inner_pid: int  #: as the sandbox sees it
     act: Act
-    protocol: str  #: tcp, udp, raw; unix; "" if nobody knows
+    protocol: str  #: tcp, udp, icmp, raw, packet; unix; "" if nobody knows
     host: str  #: an address; the path of a socket or a secret; "" for a query over a connected socket
     port: int
     name: str | None  #: that a query asks for; None: it cannot be read
@@ -55,7 +57,7 @@ class Attempt:
             pid=pid,
             inner_pid=inner_pid,
             act=Act(act),
-            protocol="unix" if family == socket.AF_UNIX else protocol_name(kind, protocol),
+            protocol=_FAMILIES.get(family) or protocol_name(kind, protocol),
             host=host,
             port=port,
             name=query_name(payload),
@@ -70,6 +72,19 @@ class Counts:
     sandbox_id: int
     times: tuple[int, ...]
     more: int  #: attempts that nothing else is known of
+
+
+_FAMILIES = {int(socket.AF_UNIX): "unix", int(socket.AF_PACKET): "packet"}
+
+
+def opened_name(family: int, kind: int, protocol: int) -> str:
+    """Of what socket(2) is asked for past TCP and UDP, as ``Attempt.protocol``; "" if it is not."""
+    if family == socket.AF_PACKET:
+        return _FAMILIES[family]
+    is_icmp = protocol in (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
+    if family in (socket.AF_INET, socket.AF_INET6) and (is_icmp or kind & _SOCKET_TYPE == socket.SOCK_RAW):
+        return protocol_name(kind & _SOCKET_TYPE, protocol)
+    return ""
 
 
 def protocol_name(kind: int, protocol: int) -> str:

@@ -43,6 +43,7 @@ class Capability(IntEnum):
     SETUID = 7
     SETPCAP = 8
     NET_BIND_SERVICE = 10
+    NET_RAW = 13
     SYS_CHROOT = 18
     SYS_ADMIN = 21
     SETFCAP = 31

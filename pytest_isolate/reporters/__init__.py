@@ -62,9 +62,14 @@ def _register(config: pytest.Config) -> Collector:
     sign_off = None
     if options.strict:
         from pytest_isolate.reporters.signoff import SignOff
+        from pytest_isolate.values import Missing
 
         sign_off = SignOff(
-            collector.collected, json_lines, escapes_max=options.escapes_max, baseline=options.baseline
+            collector.collected,
+            json_lines,
+            escapes_max=options.escapes_max,
+            baseline=options.baseline,
+            may_degrade=options.missing is Missing.DEGRADE,
         )
         listeners.append(sign_off.add)
         config.pluginmanager.register(sign_off, f"{_NAME}-strict")

@@ -38,6 +38,7 @@ class Row:
     """What a summary needs of one test's record: a fraction of its size, as a session keeps one per test."""
 
     nodeid: str
+    outcome: str = "passed"
     reason: str = "passed"
     signal: str = ""
     wall_s: float | None = None
@@ -145,6 +146,7 @@ class Collector:
         evidence = dict(record.get("enforced") or {})
         return Row(
             nodeid=record["nodeid"],
+            outcome=str(record.get("outcome")),
             reason=str(record.get("reason")),
             signal=str(record.get("signal") or ""),
             **{name: value for name in _NUMBERS if _is_number(value := record.get(name))},

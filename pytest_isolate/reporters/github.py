@@ -68,7 +68,7 @@ def annotate(rows: Iterable[Row], rootdir: Path, workspace: str | None) -> Itera
     """A line each: errors for tests that failed, warnings for others; none for what is known."""
     counts: Counter[str] = Counter()
     for row in rows:
-        level = "error" if row.reason == "failed" else "warning"
+        level = "error" if row.outcome in ("failed", "error") else "warning"
         new = [violation for violation in row.deeds if not violation.known]
         for violation in merge(new, by_line=True):
             counts[level] += 1

@@ -44,10 +44,12 @@ class SignOff:
         *,
         escapes_max: int | None,
         baseline: Path | None,
+        may_degrade: bool,
     ) -> None:
         self._collected = collected
         self._json_lines = json_lines
         self._escapes_max = escapes_max
+        self._may_degrade = may_degrade
         self._baseline_path = baseline
         self._baseline = Baseline() if baseline is None else Baseline.read(baseline)
         self._selected: set[str] = set()
@@ -57,6 +59,8 @@ class SignOff:
         self._exitstatus = 0
 
     def add(self, record: Record) -> None:
+        if record.get("reason") == "setup":  # it was in no sandbox
+            return
         evidence = record.get("enforced") or {}
         facts = {name: evidence.get(name) for name in _EVIDENCE}
         facts["namespaces"] = tuple(facts["namespaces"] or ())
@@ -77,7 +81,7 @@ class SignOff:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        is_bad = self._is_over or self._new_violations
+        is_bad = self._is_over or self._new_violations or self._unenforced
         if is_bad and int(session.exitstatus) == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self._exitstatus = int(session.exitstatus)
@@ -111,7 +115,7 @@ class SignOff:
             "isolated": len({row.nodeid for row in rows if row.has_run}),
             "escapes": [escape._asdict() for escape in self.escapes],
             "escapes_max": self._escapes_max,
-            "degraded": len({row.nodeid for row in rows if row.missing}),
+            "degraded": self._degraded,
             "violations": {"new": self._new_violations, "known": known},
             "stale": sum(len(found) for _, found in self._stale()),
             "enforced": [{"tests": count, **dict(facts)} for facts, count in self._enforced.most_common()],
@@ -133,6 +137,15 @@ class SignOff:
     def _unbuilt(self) -> int:
         """Tests that did not run, or were skipped, as no sandbox could be built or planned for them."""
         return len({row.nodeid for row in self._collected.rows.values() if not row.has_run})
+
+    @property
+    def _degraded(self) -> int:
+        return len({row.nodeid for row in self._collected.rows.values() if row.missing})
+
+    @property
+    def _unenforced(self) -> int:
+        """Tests that were degraded, and nobody has asked for that."""
+        return 0 if self._may_degrade else self._degraded
 
     @property
     def _new_violations(self) -> int:
@@ -220,6 +233,9 @@ class SignOff:
         if account["violations"]["new"]:
             new = account["violations"]["new"]
             why.append(f"{new} new violation{'s' * (new != 1)}")
+        if self._unenforced:
+            tests = f"{self._unenforced} test{'s' * (self._unenforced != 1)}"
+            why.append(f"not all was enforced on {tests} (--isolate-missing=degrade allows it)")
         if self._unbuilt:
             why.append(f"no sandbox for {self._unbuilt} test{'s' * (self._unbuilt != 1)}")
         if account["exitstatus"] and not why:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-from pytest_isolate.declared import parse_hosts
+from pytest_isolate.declared import parse_hosts, parse_ports
 from pytest_isolate.values import parse_artifacts, parse_binds, parse_writes
 from pytest_isolate.violation import Kind
 
-__all__ = ["allow", "artifacts", "binds", "hosts", "writes"]
+__all__ = ["allow", "artifacts", "binds", "hosts", "ports", "writes"]
 
 #: A longer one is no help.
 LONGEST = 400
@@ -31,6 +31,11 @@ def binds(path: str) -> str:
 
 def hosts(name: str) -> str:
     return _option("hosts", parse_hosts, {name: "127.0.0.1"})
+
+
+def ports(path: str) -> str:
+    """A Unix socket of the host, at the same path."""
+    return _option("ports", parse_ports, [path])
 
 
 def writes(globs: Sequence[str]) -> str:

@@ -6,19 +6,22 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pytest_isolate.errors import UnsupportedError
 from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel.attempts import Act, Attempt
 from pytest_isolate.runner import secret_words
-from pytest_isolate.runner.network_words import UNIX, describe, is_attempt, is_unknown
+from pytest_isolate.runner.network_words import UNIX, describe, is_attempt, is_unknown, socket_of
+from pytest_isolate.sandbox.lending import is_below
 from pytest_isolate.sandbox.network_log import Attempts, NetworkLog
 from pytest_isolate.sandbox.plan import Plan
-from pytest_isolate.spec import Network, Spec, Watch
+from pytest_isolate.spec import Network, Spec, UnixPort, Watch
 from pytest_isolate.syscalls._native import lib
 from pytest_isolate.violation import Kind, Violation
 
@@ -28,6 +31,17 @@ KERNEL, PYTHON = "kernel", "python"
 NAME_SERVER_PORT = 53
 COMMAND_CHARS = 120
 LOOKED_UP = "looked up "
+_UNREADABLE = (
+    "pytest may not read the memory of its tests",
+    "let the container's seccomp filter allow process_vm_readv, and set kernel.yama.ptrace_scope below 3",
+)
+#: Why the kernel does not tell, and the cure; 0: it has told for a while.
+_WHY = {
+    0: ("it broke off", "run the test again"),
+    errno.EBUSY: ("what pytest runs in has system calls told to itself", "run pytest outside of it"),
+    errno.EPERM: _UNREADABLE,
+    errno.EACCES: _UNREADABLE,
+}
 
 
 def watched_by(evidence: Evidence, plan: Plan, network: NetworkLog | None) -> Evidence:
@@ -36,11 +50,22 @@ def watched_by(evidence: Evidence, plan: Plan, network: NetworkLog | None) -> Ev
         return evidence
     told = plan.watched if network is not None and network.is_watched else 0
     of_network = KERNEL if told & lib.WATCH_NETWORK else PYTHON
+    missing = evidence.missing
+    if plan.spec.strict and plan.watched and not told:  # what a subprocess does would be no violation
+        lack = str(_lack(network.error if network is not None else 0))
+        missing = tuple(dict.fromkeys((*missing, lack)))
     return replace(
         evidence,
+        missing=missing,
         network_watch=of_network if plan.spec.network is not Network.HOST else None,
         secrets_watch=KERNEL if told & lib.WATCH_FILES else PYTHON,
     )
+
+
+def _lack(error: int) -> UnsupportedError:
+    refused = f"the kernel tells of no system calls ({os.strerror(error)})"
+    cure = "use Linux 5.6 or newer, and a container whose seccomp filter allows listeners"
+    return UnsupportedError("watch by the kernel", *_WHY.get(error, (refused, cure)))
 
 
 def violations(
@@ -60,7 +85,8 @@ def violations(
         found += _merge(_seen(attempts, spec), of_python)
     if evidence.network_watch != KERNEL:  # or no longer: what Python alone knows of counts too
         known = {violation.what for violation in found}
-        found += [violation for violation in of_python if violation.what not in known]
+        unknown = [violation for violation in of_python if violation.what not in known]
+        found += [each for each in unknown if not _is_given(socket_of(each), spec)]
     if evidence.network_watch is None:
         return [*found, *others], None
     count = sum(violation.count for violation in found if violation.kind is Kind.NETWORK)
@@ -71,6 +97,7 @@ def violations(
 class _Seen:
     violation: Violation
     is_python: bool  #: by the test's own process, or a fork of it, which Python may know a line for
+    sent: str  #: of a query: what Python says, which knows it from no other message
 
 
 def _secrets(attempts: Attempts, told: Sequence[Violation], homes: Sequence[str]) -> Iterator[Violation]:
@@ -94,9 +121,14 @@ def _seen(attempts: Attempts, spec: Spec) -> Iterator[_Seen]:
     for attempt, count in _one_per_name(leaving):
         if not _is_by_the_way(attempt, of_process[attempt.pid]) and not _is_declared(attempt, spec):
             where = _where(attempt, attempts)
-            host = (attempt.name or "") if attempt.act is Act.QUERY else attempt.host
-            violation = describe(attempt.act, attempt.protocol, host, attempt.port, where, count)
-            yield _Seen(violation, attempt.pid == attempts.own_pid or attempt.command in own)
+            violation = _told(attempt, attempt.act, where, count)
+            sent = _told(attempt, Act.SEND, where, count).what if attempt.act is Act.QUERY else ""
+            yield _Seen(violation, attempt.pid == attempts.own_pid or attempt.command in own, sent)
+
+
+def _told(attempt: Attempt, act: Act, where: str, count: int) -> Violation:
+    host = (attempt.name or "") if act is Act.QUERY else attempt.host
+    return describe(act, attempt.protocol, host, attempt.port, where, count)
 
 
 def _one_per_name(counted: Iterable[tuple[Attempt, int]]) -> Iterator[tuple[Attempt, int]]:
@@ -128,9 +160,15 @@ def _is_declared(attempt: Attempt, spec: Spec) -> bool:
         asked = f"{attempt.name}."
         names = (spec.hostname.lower(), *(name for name, _ in spec.hosts))
         return asked == "localhost." or any(asked.startswith(f"{name}.") for name in names)
-    path = os.path.realpath(attempt.host) if attempt.protocol == UNIX else ""
-    targets = (bind.target.rstrip("/") for bind in spec.binds)
-    return any(path == target or path.startswith(f"{target}/") for target in targets)
+    return attempt.protocol == UNIX and _is_given(attempt.host, spec)
+
+
+def _is_given(path: str, spec: Spec) -> bool:
+    """``path``: of a socket, by any of its names, or ""."""
+    given = [bind.target for bind in spec.binds]
+    given += [port.path for port in spec.ports if isinstance(port, UnixPort)]
+    places = {name for each in given for name in (each.rstrip("/"), os.path.realpath(each))}
+    return path != "" and (is_below(path, places) or is_below(os.path.realpath(path), places))
 
 
 def _where(attempt: Attempt, attempts: Attempts) -> str:
@@ -161,6 +199,8 @@ def _merge(seen: Iterable[_Seen], of_python: Sequence[Violation]) -> Iterator[Vi
             unknown.append(violation)
         elif each.is_python and named in places:
             whole[named] = (violation, whole.get(named, (violation, 0))[1] + violation.count)
+        elif each.is_python and (senders := places.get((violation.kind, each.sent))):
+            yield replace(violation, where=senders[0].where)
         else:
             yield violation
     for named, (violation, count) in whole.items():

@@ -26,6 +26,7 @@ from pytest_isolate.runner import (
     record,
     replay,
     reruns,
+    secret_words,
     synthesize,
     violations,
 )
@@ -373,7 +374,8 @@ def _merge_coverage(item: pytest.Item, transcript: Transcript) -> None:
 def _escapes(voyage: Voyage) -> list[str]:
     """From strict: what the test asked for, and what this machine lacks."""
     missing = [text.partition(" is not available")[0] for text in voyage.evidence.missing]
-    return [*escapes(voyage.spec), *(f"degraded: {feature}" for feature in missing)]
+    secrets = secret_words.of_user() if voyage.spec.binds else ()
+    return [*escapes(voyage.carried_out, secrets), *(f"degraded: {feature}" for feature in missing)]
 
 
 def _not_found(text: str) -> SetupFailed:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from itertools import count
 
 from pytest_isolate.runner import cures
+from pytest_isolate.sandbox.homes import homes_of_user
 from pytest_isolate.syscalls._native import ffi, lib
 from pytest_isolate.violation import Kind, Violation
 
-__all__ = ["describe", "is_within", "prefixes_of"]
+__all__ = ["describe", "is_within", "of_user", "prefixes_of"]
 
 
 def _listed() -> tuple[str, ...]:
@@ -28,6 +29,12 @@ SECRETS = _listed()
 
 def prefixes_of(home: str) -> tuple[str, ...]:
     return tuple(os.path.join(home, secret) for secret in SECRETS)
+
+
+def of_user() -> tuple[str, ...]:
+    """Where the user's own secrets are, under each of their names."""
+    paths = [path for home in homes_of_user() for path in prefixes_of(home)]
+    return tuple(dict.fromkeys((*paths, *map(os.path.realpath, paths))))
 
 
 def is_within(path: str, prefixes: tuple[str, ...]) -> bool:

@@ -214,6 +214,11 @@ class Voyage:
         return self._plan.homes if self._plan is not None else ()
 
     @property
+    def carried_out(self) -> Spec:
+        """Which may be less than was asked for (--isolate-missing=degrade)."""
+        return self._plan.spec if self._plan is not None else self.spec
+
+    @property
     def is_over(self) -> bool:
         return self._result is not None or self._flight is None
 

@@ -107,6 +107,11 @@ class EntryReport:
         """Whether the kernel tells of attempts."""
         return int(self.pointer.watch) == 1
 
+    @property
+    def watch_error(self) -> int:
+        """errno of what keeps the kernel from telling, or 0."""
+        return max(0, -int(self.pointer.watch))
+
     def drop(self) -> None:
         """In a child, which could write there what pytest believes."""
         self.pointer = ffi.NULL

@@ -44,13 +44,19 @@ class NetworkLog:
         the supervisor has not told the rest."""
         return self.entry is not None and self.entry.is_watched and not self._is_cut_off
 
+    @property
+    def error(self) -> int:
+        """errno of what has kept the kernel from telling from the start, or 0."""
+        return self.entry.watch_error if self.entry is not None else 0
+
     def add(self, reply: Attempt | Counts) -> None:
         match reply:
             case Attempt(index=index):
                 self._attempts[index] = reply
             case Counts(times=times, more=more):
                 counts = dict(enumerate(times))
-                self._taken += [(each, counts.get(index, 1)) for index, each in self._attempts.items()]
+                told = [(each, counts.get(index, 1)) for index, each in self._attempts.items()]
+                self._taken += [(each, count) for each, count in told if count]  # else it was none
                 self._more += more
                 self._attempts.clear()
 

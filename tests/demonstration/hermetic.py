@@ -1,4 +1,4 @@
-"""The thirty tests of unhermetic.py, mended as the messages of ``--isolate-strict`` propose."""
+"""The tests of unhermetic.py, mended as the messages of ``--isolate-strict`` propose."""
 
 from __future__ import annotations
 
@@ -110,6 +110,11 @@ def test_writes_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_uses_a_fixed_name_in_tmp() -> None:
     Path("/tmp/unhermetic-fixed").write_text("mine")
     assert Path("/tmp/unhermetic-fixed").read_text() == "mine"
+
+
+def test_needs_what_an_earlier_test_left(tmp_path: Path) -> None:
+    (tmp_path / "fixed").write_text("mine")
+    assert (tmp_path / "fixed").read_text() == "mine"
 
 
 def test_counts_its_runs_in_a_file_that_the_last_run_left(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Thirty tests of kinds that are met in the wild. Plain pytest passes all of them, on each run.
+"""Thirty tests of kinds that are met in the wild, and one that needs what another of them has left. Plain pytest
+passes all of them, on each run.
 
 A comment ``# -> kind`` marks the line that ``--isolate-strict`` is to name, and the kind of the violation;
-``# -> kind by pid`` that it names the process. Where only the kernel knows of it, that is the test's own line. tests/plugin/test_demonstration.py holds it against that.
+``# -> kind by pid`` that it names the process; ``# -> broken`` that the test fails there for want of what was left. Where only the kernel knows of it, that is the test's own line. tests/plugin/test_demonstration.py holds it against that.
 """
 
 from __future__ import annotations
@@ -84,6 +85,10 @@ def test_writes_a_cache() -> None:
 def test_uses_a_fixed_name_in_tmp() -> None:
     Path("/tmp/unhermetic-fixed").write_text("mine")  # -> files
     assert Path("/tmp/unhermetic-fixed").read_text() == "mine"
+
+
+def test_needs_what_an_earlier_test_left() -> None:
+    assert Path("/tmp/unhermetic-fixed").read_text() == "mine"  # -> broken
 
 
 def test_counts_its_runs_in_a_file_that_the_last_run_left() -> None:

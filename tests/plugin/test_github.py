@@ -66,6 +66,17 @@ def test_a_test_that_passes_is_warned_of(step: Step) -> None:
     assert line.startswith("::warning file=")
 
 
+def test_a_test_that_dies_has_failed(job: pytest.Pytester, step: Step) -> None:
+    job.makepyfile(
+        test_it="import os, socket\n"
+        "def test_it():\n"
+        "    socket.socket().connect_ex(('192.0.2.1', 1))\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    (line,) = commands(step("--isolate-all"))
+    assert line.startswith("::error file=")
+
+
 def test_the_summary_of_the_step(job: pytest.Pytester, step: Step) -> None:
     summary = job.path / "summary.md"
     summary.write_text("# Of an earlier command\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import platform
@@ -324,6 +325,40 @@ def test_names(run: Runner, tmp_path: Path, server: str) -> None:
     assert plain.outcomes == {"passed": 4}  # the same errors, by whatever way
 
 
+#: As c-ares of node and Go's resolver ask: the name is in what nobody looks at.
+ASKS_CONNECTED = """
+    import socket, subprocess, sys, time
+
+    QUERY = bytes.fromhex("1234010000010000000000000377777707") + b"example" + bytes.fromhex("03636f6d0000010001")
+
+    def ask(kind, server="127.0.0.53"):
+        with socket.socket(socket.AF_INET, kind) as client:
+            client.settimeout(0.2)
+            try:
+                client.connect((server, 53))
+                client.send(QUERY)
+                return client.recv(512)
+            except OSError:
+                return b""
+"""
+
+
+def test_a_query_of_python_itself(run: Runner) -> None:
+    inner = run(
+        ASKS_CONNECTED
+        + f"""
+    def test_it():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            try:
+                client.sendto(QUERY, ("{OUTSIDE}", 53))
+            except OSError:
+                pass
+        """
+    )
+    (looked_up,) = inner.record("test_it")["violations"]
+    assert (looked_up["what"], looked_up["where"]) == ("looked up www.example.com", "test_it.py:18 (test_it)")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="binds port 53")
 def test_a_name_server_of_the_test(run: Runner, tmp_path: Path) -> None:
     (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\n")
@@ -349,6 +384,136 @@ def test_a_name_server_of_the_test(run: Runner, tmp_path: Path) -> None:
     )
     assert inner.outcomes == {"passed": 1}
     assert inner.record("test_it")["network_attempts"] == 0
+
+
+def test_a_name_server_of_the_machine(run: Runner) -> None:
+    """At an address that is the sandbox's own, where nobody listens."""
+    inner = run(
+        ASKS_CONNECTED
+        + """
+    def test_udp(): ask(socket.SOCK_DGRAM)
+    def test_tcp(): ask(socket.SOCK_STREAM)
+    def test_localhost(): ask(socket.SOCK_DGRAM, "127.0.0.1")
+    def test_blocking():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect(("127.0.0.53", 53))
+
+    def test_sorted():
+        socket.getaddrinfo("localhost", 53, type=socket.SOCK_STREAM)
+        """
+    )
+    assert inner.outcomes == {"passed": 5}
+    assert {
+        record["nodeid"].partition("::")[2]: [v["what"] for v in record["violations"]]
+        for record in inner.records
+    } == {
+        "test_udp": ["connected to 127.0.0.53:53 (udp)"],
+        "test_tcp": ["connected to 127.0.0.53:53 (tcp)"],
+        "test_localhost": ["connected to 127.0.0.1:53 (udp)"],
+        "test_blocking": ["connected to 127.0.0.53:53 (udp)"],
+        "test_sorted": [],
+    }
+
+
+LATE_SERVER = """
+    import socket, sys, time
+    time.sleep(0.2)
+    is_stream = sys.argv[1] == "STREAM"
+    server = socket.socket(type=socket.SOCK_STREAM if is_stream else socket.SOCK_DGRAM)
+    server.bind(("127.0.0.1", 53))
+    if is_stream:
+        server.listen()
+    while True:
+        peer = server.accept()[0] if is_stream else server
+        query, client = peer.recvfrom(512)
+        peer.sendto(query, client) if client else peer.sendall(query)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="binds port 53")
+@pytest.mark.parametrize("kind", ["DGRAM", "STREAM"])
+def test_who_waits_for_a_name_server_of_the_test(run: Runner, pytester: pytest.Pytester, kind: str) -> None:
+    """What was asked before it was there counts no more."""
+    pytester.makepyfile(server=LATE_SERVER)
+    inner = run(
+        ASKS_CONNECTED
+        + f"""
+    def test_it():
+        server = subprocess.Popen([sys.executable, "server.py", "{kind}"])
+        tries = 0
+        while ask(socket.SOCK_{kind}, "127.0.0.1") != QUERY:
+            time.sleep(0.01)
+            tries += 1
+        assert tries > 0
+        assert ask(socket.SOCK_{kind}, "127.0.0.1") == QUERY
+        server.kill()
+        server.wait()
+        """
+    )
+    assert inner.outcomes == {"passed": 1}
+    assert inner.record("test_it")["violations"] == []
+    assert inner.record("test_it")["network_attempts"] == 0
+
+
+def test_raw_sockets(run: Runner) -> None:
+    """What goes past TCP and UDP is refused, and told; other sockets cost nothing."""
+    inner = run(
+        """
+        import ctypes, os, socket, subprocess, sys, pytest
+
+        OPENS = "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)"
+
+        def refused(*kind):
+            with pytest.raises(PermissionError):
+                socket.socket(*kind)
+
+        def test_python():
+            refused(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+            refused(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
+            refused(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+            refused(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+
+        def test_c():
+            assert ctypes.CDLL(None).socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) == -1
+
+        def test_subprocess():
+            subprocess.run([sys.executable, "-c", OPENS], stderr=subprocess.DEVNULL)
+
+        def test_others():
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+                    socket.socket(family, kind).close()
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).close()
+            socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE).close()
+            socket.if_nameindex()
+        """
+    )
+    assert inner.outcomes == {"passed": 4}
+    assert {what: each["where"] for what, each in found(inner, "test_python").items()} == {
+        "tried to open a raw socket (icmp)": "test_it.py:7 (refused)",
+        "tried to open a raw socket": "test_it.py:7 (refused)",
+        "tried to open a packet socket": "test_it.py:7 (refused)",
+    }
+    (of_c,) = inner.record("test_c")["violations"]
+    assert (of_c["what"], of_c["where"]) == ("tried to open a raw socket (udp)", "the test's own process")
+    (of_program,) = inner.record("test_subprocess")["violations"]
+    assert of_program["what"] == "tried to open a raw socket (icmp)"
+    assert of_program["where"].startswith("pid ")
+    assert of_program["cure"] == 'allow=["network"]'
+    assert inner.record("test_others")["violations"] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="user=host-root is root's")
+def test_a_raw_socket_that_is_had(run: Runner) -> None:
+    inner = run(
+        """
+        import socket
+        def test_it(): socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
+        """,
+        "--isolate-user=host-root",
+    )
+    assert inner.outcomes == {"passed": 1}
+    assert inner.record("test_it")["violations"] == []
 
 
 def test_what_stays_inside(run: Runner) -> None:
@@ -409,7 +574,7 @@ def test_sockets_of_agents(run: Runner) -> None:
         "kind": "secrets",
         "what": "connected to /var/run/docker.sock",
         "where": "test_it.py:4 (test_it)",
-        "cure": 'binds={"/var/run/docker.sock": "/var/run/docker.sock:ro"}',
+        "cure": 'ports=["/var/run/docker.sock"], allow=["secrets"]',
         "count": 1,
         "known": False,
     }
@@ -574,3 +739,45 @@ def test_where_the_kernel_does_not_tell(pytester: pytest.Pytester, why: str) -> 
         f"connected to [{OUTSIDE_6}]:2 (tcp)": "test_it.py:11 (test_it)",
         "connected to /var/run/docker.sock": "test_it.py:14 (test_it)",
     }
+
+
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("busy", "what pytest runs in has system calls told to itself; run pytest outside of it"),
+        (
+            "refused",
+            "the kernel tells of no system calls (Function not implemented); use Linux 5.6 or newer*",
+        ),
+        ("unreadable", "pytest may not read the memory of its tests; let * process_vm_readv*"),
+    ],
+)
+def test_strict_takes_no_other_word(pytester: pytest.Pytester, why: str, said: str) -> None:
+    """What a subprocess does would be no violation."""
+    program = build(pytester.path, FILTERED)
+    code = f"import socket; socket.socket().connect_ex(('{OUTSIDE}', 3))"
+    pytester.makepyfile(
+        test_it=f"import subprocess, sys\ndef test_it(): subprocess.run([sys.executable, '-c', {code!r}])"
+    )
+    pytester.makeini("[pytest]\nisolate_json = out.json\n")
+    command = [str(program), why, sys.executable, "-m"]
+    result = pytester.run(*command, "pytest", "-p", "no:cacheprovider", "--isolate-strict")
+    assert result.ret == 1
+    flat = " ".join(result.stdout.str().split())
+    assert fnmatch.fnmatch(flat, f"* watch by the kernel is not available: {said} *")
+    verdict = "strict: not signed off: not all was enforced on 1 test (--isolate-missing=degrade allows it)"
+    result.stdout.fnmatch_lines(["1 escape:", "*degraded: watch by the kernel", verdict])
+    checked = pytester.run(*command, "pytest_isolate.cli", "verify", "out.json", "--allow-failed")
+    assert checked.ret == 1
+    checked.stdout.fnmatch_lines(
+        ["test_it.py::test_it: degraded: watch by the kernel is not *", "not verified"]
+    )
+
+    degrade = ["--isolate-strict", "--isolate-missing=degrade"]
+    asked = pytester.run(*command, "pytest", "-p", "no:cacheprovider", *degrade)
+    assert asked.ret == 0
+    asked.stdout.fnmatch_lines(["1 degraded: *", "strict: signed off"])
+    checked = pytester.run(*command, "pytest_isolate.cli", "verify", "out.json")
+    assert checked.ret == 1
+    checked = pytester.run(*command, "pytest_isolate.cli", "verify", "out.json", "--allow-degraded")
+    assert checked.ret == 0

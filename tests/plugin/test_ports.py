@@ -229,6 +229,32 @@ def test_unix_sockets(run: Runner, tmp_path: Path) -> None:
     assert inner.outcomes == {"passed": 1}
 
 
+def test_a_declared_socket_of_a_daemon_is_counted(run: Runner, tmp_path: Path) -> None:
+    """And is no violation. A bind that only reads lets the test command the daemon as well."""
+    path = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        inner = run(
+            f"""
+            import pathlib, socket, pytest
+
+            @pytest.mark.isolated(ports=[{str(path)!r}])
+            def test_port():
+                socket.socket(socket.AF_UNIX).connect({str(path)!r})
+
+            @pytest.mark.isolated(binds={{{str(path)!r}: "/srv/docker.sock:ro"}})
+            def test_bind():
+                socket.socket(socket.AF_UNIX).connect("/srv/docker.sock")
+            """,
+            "--isolate-strict",
+        )
+    assert inner.outcomes == {"passed": 2}, inner.out
+    assert inner.record("test_port")["escapes"] == [f'ports="{path}"']
+    (of_bind,) = inner.record("test_bind")["escapes"]
+    assert of_bind == f'binds="{path}:/srv/docker.sock:ro": a socket leads to whoever listens there'
+
+
 def test_a_unix_socket_that_is_not_there(run: Runner, tmp_path: Path) -> None:
     inner = run("def test_it(): pass\n", f"--isolate-ports={tmp_path}/none")
     assert inner.outcomes == {"errors": 1}

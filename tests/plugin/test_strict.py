@@ -52,7 +52,8 @@ def test_everyone_gets_the_same(
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     result = run(ENVIRONMENT, "--isolate-strict", *way)
     assert result.outcomes == {"passed": 3}, result.out
-    assert [record["escapes"] for record in result.records] == [[], [], []]
+    escapes = ['runtime="crun"'] if "--isolate-runtime=crun" in way else []  # there only Python watches
+    assert [record["escapes"] for record in result.records] == [escapes] * 3
 
 
 @pytest.mark.parametrize("way", WAYS, ids=" ".join)

@@ -99,6 +99,7 @@ def test_a_skip_for_want_of_a_sandbox_is_no_proof(pytester: pytest.Pytester) -> 
     result.stdout.fnmatch_lines(
         ["4 tests: 0 isolated, 4 not", "strict: not signed off: no sandbox for 3 tests"]
     )
+    assert "enforced on" not in result.stdout.str()
     result = verify(pytester)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["test_it.py::test_a: it was not run in a sandbox (skipped)"])

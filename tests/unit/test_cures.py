@@ -62,6 +62,7 @@ def of_network() -> Iterator[Violation]:
         yield describe(Act.QUERY, "", host, 0, "", 1)
     for path in ("/var/run/docker.sock", "/tmp/ssh-a:b/agent.1", "/tmp/ssh-\n/agent", "ssh-x/../agent"):
         yield describe(Act.CONNECT, UNIX, path, 0, "", 1)
+    yield describe(Act.OPEN, "icmp", "", 0, "", 1)
     yield describe(Act.SEND, "udp", "::1", 53, "", 1)
 
 

@@ -17,8 +17,8 @@ def violation(what: str = "did it", where: str = "", **rest: Any) -> Violation:
     return Violation(kind=Kind.FILES, what=what, where=where, **rest)
 
 
-def row(name: str, *deeds: Violation, reason: str = "failed", **rest: Any) -> Row:
-    return Row(nodeid=name, deeds=deeds, reason=reason, location=("test_it.py", 7), **rest)
+def row(name: str, *deeds: Violation, outcome: str = "failed", **rest: Any) -> Row:
+    return Row(nodeid=name, deeds=deeds, outcome=outcome, location=("test_it.py", 7), **rest)
 
 
 def collected(*rows: Row) -> Collected:
@@ -44,6 +44,24 @@ def test_the_place_is_the_test_if_nobody_knows_better(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("outcome", "reason", "level"),
+    [
+        ("failed", "failed", "error"),
+        ("failed", "oom", "error"),
+        ("failed", "timeout", "error"),
+        ("failed", "signal", "error"),
+        ("failed", "exited", "error"),
+        ("error", "failed", "error"),
+        ("xfailed", "oom", "warning"),
+        ("passed", "passed", "warning"),
+    ],
+)
+def test_the_level_is_that_of_the_outcome(outcome: str, reason: str, level: str, tmp_path: Path) -> None:
+    (line,) = github.annotate([row("a", violation(), outcome=outcome, reason=reason)], tmp_path, None)
+    assert line.startswith(f"::{level} ")
+
+
 def test_escaping(tmp_path: Path) -> None:
     (line,) = github.annotate(
         [row("t[a:b,c%\r\n]", violation("100 %", cure="\r\n::warning::x"))], tmp_path, str(tmp_path)
@@ -56,7 +74,7 @@ def test_escaping(tmp_path: Path) -> None:
 
 def test_ten_of_a_level(tmp_path: Path) -> None:
     many = [violation(str(number)) for number in range(13)]
-    lines = [*github.annotate([row("a", *many), row("b", *many[:4], reason="passed")], tmp_path, None)]
+    lines = [*github.annotate([row("a", *many), row("b", *many[:4], outcome="passed")], tmp_path, None)]
     assert [sum(line.startswith(f"::{level} ") for line in lines) for level in ("error", "warning")] == [
         10,
         4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from pytest_isolate.evidence import Evidence
 from pytest_isolate.kernel.attempts import Act, Attempt
 from pytest_isolate.runner.network_watch import violations
 from pytest_isolate.sandbox.network_log import Attempts
-from pytest_isolate.spec import Spec
+from pytest_isolate.spec import Bind, Spec, UnixPort
 from pytest_isolate.violation import Kind, Violation
 
 OWN = 70
@@ -72,6 +73,43 @@ def test_a_name_with_the_search_domain_of_the_machine() -> None:
     assert found(said(Kind.SECRETS, "looked up db"), **query)[1] == 1
 
 
+def test_a_query_that_python_sends_itself() -> None:
+    """Which knows no query from another message, as dnspython makes them."""
+    query: dict[str, Any] = {
+        "act": Act.QUERY,
+        "protocol": "udp",
+        "host": "9.9.9.9",
+        "port": 53,
+        "name": "db.test",
+    }
+    found_here = found(said(Kind.NETWORK, "sent to 9.9.9.9:53 (udp)"), **query)
+    assert found_here == ([(Kind.NETWORK, "looked up db.test", "test_it.py:3 (test_it)", 1)], 1)
+    elsewhere = found(said(Kind.NETWORK, "sent to 9.9.9.8:53 (udp)"), **query)
+    assert elsewhere == ([(Kind.NETWORK, "looked up db.test", "the test's own process", 1)], 1)
+
+
 def test_python_alone_is_nobody_where_the_kernel_looks() -> None:
     merged, tries = violations(Attempts(OWN, (), 0), [said(Kind.NETWORK)], WATCHED, Spec())
     assert (merged, tries) == ([], 0)
+
+
+@pytest.mark.parametrize("watch", ["kernel", "python"])
+@pytest.mark.parametrize(
+    ("given", "is_told"),
+    [
+        ({"ports": (UnixPort("/run/docker.sock"),)}, False),
+        ({"binds": (Bind(source="/x", target="/run/docker.sock"),)}, False),
+        ({"binds": (Bind(source="/x", target="/run"),)}, False),
+        ({"binds": (Bind(source="/x", target=os.getcwd()),)}, True),
+        ({}, True),
+    ],
+)
+def test_a_socket_that_was_asked_for(given: dict[str, Any], is_told: bool, watch: str) -> None:
+    """Whoever tells of it. A bind of the directory that pytest runs in accounts for no address."""
+    of_kernel = attempt(protocol="unix", host="/run/docker.sock", port=0)
+    of_python = said(Kind.SECRETS, "connected to /run/docker.sock"), said(Kind.NETWORK)
+    attempts = Attempts(OWN, ((of_kernel, 1),) if watch == "kernel" else (), 0)
+    merged, _ = violations(attempts, of_python, Evidence(network_watch=watch), Spec(**given))
+    told = {each.what for each in merged}
+    assert ("connected to /run/docker.sock" in told) is is_told
+    assert (CONNECTED in told) is (watch == "python")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from pytest_isolate import strict
 from pytest_isolate.errors import SpecError, UnsupportedError
 from pytest_isolate.kernel.host import Host
+from pytest_isolate.runner import secret_words
 from pytest_isolate.sandbox import enter, hermetic, steps
 from pytest_isolate.sandbox.lending import Workspace
 from pytest_isolate.settings import build_spec
@@ -78,6 +80,7 @@ def test_nothing_asked(tiny: pytest.Pytester) -> None:
         ({"network": "private"}, ('network="private"',)),
         ({"ports": [5432, "8080:80"]}, ('ports="5432"', 'ports="8080:80"')),
         ({"seccomp": "off"}, ('seccomp="off"',)),
+        ({"runtime": "crun", "start": "spawn"}, ('runtime="crun"',)),
         ({"artifacts": ["out/*"], "scope": "class", "memory": "1G"}, ()),
     ],
 )
@@ -85,6 +88,43 @@ def test_escapes(marker: dict[str, object], escapes: tuple[str, ...], tiny: pyte
     spec = tight(tiny, **marker)
     assert strict.escapes(spec) == escapes
     assert spec.watch is Watch.FAIL
+
+
+SHOWS = "it shows secrets"
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("home/.aws", SHOWS),
+        ("home/.aws/credentials", SHOWS),
+        ("home/link", SHOWS),  # to a secret
+        ("dotfiles", SHOWS),  # which a secret is a link to
+        ("home", SHOWS),
+        ("/", SHOWS),
+        ("docker.sock", "a socket leads to whoever listens there"),
+        ("socket-link", "a socket leads to whoever listens there"),
+        ("/run", "it shows sockets of the host"),
+        ("home/.awsome", ""),
+        ("home/shop", ""),
+        ("/usr/share", ""),
+    ],
+)
+def test_read_only_binds_of_more_than_files(
+    source: str, why: str, tmp_path: Path, tiny: pytest.Pytester, home: Path
+) -> None:
+    for name in (".aws", ".awsome"):
+        (home / name).mkdir()
+    (tmp_path / "dotfiles").mkdir()
+    (home / ".ssh").symlink_to(tmp_path / "dotfiles")
+    (home / "link").symlink_to(home / ".aws")
+    with socket.socket(socket.AF_UNIX) as docker:
+        docker.bind(str(tmp_path / "docker.sock"))
+    (tmp_path / "socket-link").symlink_to("docker.sock")
+    path = str(tmp_path / source)
+    spec = tight(tiny, binds={path: "/b:ro"})
+    shown = f'binds="{path}:/b:ro": {why}'
+    assert strict.escapes(spec, secret_words.of_user()) == ((shown,) if why else ())
 
 
 def test_what_the_session_loosens_counts_for_each_test(tiny: pytest.Pytester) -> None:

@@ -27,6 +27,8 @@ def record(**changes: Any) -> dict[str, Any]:
         "capabilities": "0000000000000000",
         "no_new_privs": True,
         "seccomp": 2,
+        "network_watch": "kernel",
+        "secrets_watch": "kernel",
         "missing": [],
     } | changes.pop("enforced", {})
     usual: dict[str, Any] = {
@@ -92,6 +94,8 @@ IN_TEST = "test_it.py::test: "
         ({"enforced": {"cgroup": None}}, "its memory was to be limited, and it had no cgroup"),
         ({"enforced": {"limits": {}}}, "its memory was to be limited to 67108864 bytes, and no file of its cgroup says so"),
         ({"enforced": {"missing": ["pids is not available"]}}, "degraded: pids is not available"),
+        ({"enforced": {"network_watch": "python"}}, "its use of the network was not watched by the kernel (python)"),
+        ({"enforced": {"secrets_watch": None}}, "its reads of secrets were not watched by the kernel (nobody)"),
         ({"violations": None}, "nobody watched for violations"),
         ({"violations": [{"kind": "files", "what": "x", "known": False}]}, "violation: files: x"),
         ({"escapes": None}, "it was not run strictly"),
@@ -107,6 +111,9 @@ def test_what_a_test_lacks(changes: dict[str, Any], problem: str, tmp_path: Path
     ("escape", "enforced"),
     [
         ('network="host"', {"namespaces": {k: v for k, v in NAMESPACES.items() if k != "net"}}),
+        ('network="host"', {"network_watch": None}),
+        ('runtime="crun"', {"network_watch": "python"}),
+        ('watch="off"', {"secrets_watch": None}),
         ('user="host-root"', {"capabilities": "000001ffffffffff"}),
         ('user="host-root"', {"namespaces": {k: v for k, v in NAMESPACES.items() if k != "user"}}),
     ],

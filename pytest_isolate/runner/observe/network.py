@@ -15,8 +15,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pytest_isolate.kernel.attempts import Act, protocol_name
+from pytest_isolate.kernel.attempts import Act, opened_name, protocol_name
 from pytest_isolate.kernel.network import has_local_socket, has_route, known_hosts
+from pytest_isolate.kernel.process import Capability, effective_capabilities
 from pytest_isolate.runner.network_words import UNIX, describe, is_agent
 from pytest_isolate.runner.observe import audit
 from pytest_isolate.violation import Violation
@@ -42,6 +43,7 @@ class Network:
         for event in FORKS:
             audit.listen(event, self._before_fork)
         for event, handler in {
+            "socket.__new__": self._open,
             "socket.connect": self._connect,
             "socket.sendto": self._send,
             "socket.sendmsg": self._send,
@@ -83,6 +85,8 @@ class Network:
                 if Act(int(act)) is Act.QUERY:
                     hosts = known_hosts() if hosts is None else hosts
                     is_inside = host in hosts
+                elif Act(int(act)) is Act.OPEN:
+                    is_inside = bool(effective_capabilities() >> Capability.NET_RAW & 1)
                 elif protocol == UNIX:
                     is_inside = has_local_socket(host)
                 else:
@@ -97,6 +101,10 @@ class Network:
     def _before_fork(self, args: tuple[Any, ...]) -> None:
         if self._hears:
             self._page()
+
+    def _open(self, args: tuple[Any, ...]) -> None:
+        if self._hears and (name := opened_name(*args[1:])):
+            self._keep(Act.OPEN, name, name, 0)
 
     def _connect(self, args: tuple[Any, ...]) -> None:
         self._reach(Act.CONNECT, *args)

@@ -19,6 +19,12 @@ int is_loopback(const union address *a) {
     return IN6_IS_ADDR_LOOPBACK(six) || IN6_IS_ADDR_UNSPECIFIED(six);
 }
 
+int is_localhost(const union address *a) {
+    if (a->any.sa_family == AF_INET)
+        return ntohl(a->v4.sin_addr.s_addr) == INADDR_LOOPBACK;
+    return IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr);
+}
+
 int port_of(const union address *a) {
     return ntohs(a->any.sa_family == AF_INET ? a->v4.sin_port : a->v6.sin6_port);
 }

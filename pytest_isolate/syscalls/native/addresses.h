@@ -17,8 +17,9 @@ union address {
     char bytes[ATTEMPT_MAX_ADDRESS];
 };
 
-/* The first three: of one of the internet's protocols. */
+/* All but the last: of one of the internet's protocols. */
 int is_loopback(const union address *a);
+int is_localhost(const union address *a); /* as hosts(5) has it */
 int port_of(const union address *a);
 /* Whether a network has a way to it, as the kernel itself would go; `netlink` is a socket there (rtnetlink(7)). */
 int has_route(int netlink, const union address *a);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/openat2.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -39,6 +40,7 @@ struct tally {
         uint64_t hash;
         uint32_t times;
         uint16_t query_id; /* the last one: a resolver repeats its query to each server */
+        uint16_t is_local;
     } entries[ATTEMPT_MAX_COUNTS];
 };
 
@@ -50,6 +52,7 @@ struct found {
     char payload[ATTEMPT_MAX_PAYLOAD];
     size_t payload_bytes;
     char command[ATTEMPT_MAX_COMMAND];
+    int is_local; /* to a name server of the sandbox's own loopback, where there is none */
 };
 
 /* A call that was notified, while its thread waits. */
@@ -173,6 +176,7 @@ static void count(struct call *call, const struct found *found) {
     tally->reads += (uint32_t)is_read;
     tally->entries[tally->count].hash = wanted;
     tally->entries[tally->count].times = 1;
+    tally->entries[tally->count].is_local = (uint16_t)found->is_local;
     tally->entries[tally->count++].query_id = query_id;
 }
 
@@ -209,6 +213,21 @@ static int leaves(const struct call *call, const union address *a, size_t size) 
     return is_internet(a, size) && !is_loopback(a) && is_own_network(call) && !has_route(call->watch->route, a);
 }
 
+/* Whether a name server of the test's own answers. Until then whoever waits for it has asked in vain: no attempt. */
+static int is_served(const struct call *call, int type) {
+    struct tally *tally = call->watch->tally;
+    if (!has_name_server(call->caller.tid, type))
+        return 0;
+    for (uint32_t i = 0; tally && i < tally->count; i++)
+        if (tally->entries[i].is_local)
+            tally->entries[i].times = 0;
+    return 1;
+}
+
+static int is_local_server(const union address *a, size_t size) {
+    return is_internet(a, size) && is_loopback(a) && port_of(a) == DNS_PORT;
+}
+
 /* Gives whether it is a datagram socket. */
 static int name_attempt(struct call *call, struct found *found, int act, int fd_number, uint64_t flags) {
     pid_t tid = call->caller.tid;
@@ -236,27 +255,40 @@ static int look_at_connect(struct call *call, struct found *found) {
     const struct caller *caller = &call->caller;
     size_t size = caller->args[2] < sizeof found->address ? (size_t)caller->args[2] : sizeof found->address;
     found->address_bytes = read_memory(&call->caller, caller->args[1], &found->address, size);
-    if (found->address_bytes < sizeof(sa_family_t) || !leaves(call, &found->address, found->address_bytes))
+    int fd = (int)caller->args[0];
+    if (found->address_bytes < sizeof(sa_family_t))
         return 0;
-    int fd = (int)caller->args[0], is_datagram = name_attempt(call, found, ATTEMPT_CONNECT, fd, 0);
+    if (is_local_server(&found->address, found->address_bytes)) {
+        /* getaddrinfo(3) connects to the addresses of localhost to sort them, and waits. */
+        int sorts = is_localhost(&found->address) && !is_nonblocking(caller->tid, fd);
+        int type = look_at_descriptor(caller->tid, fd).type;
+        found->is_local = is_own_network(call) && !is_served(call, type) && !sorts;
+        if (found->is_local)
+            name_attempt(call, found, ATTEMPT_CONNECT, fd, 0);
+        return 0;
+    }
+    if (!leaves(call, &found->address, found->address_bytes))
+        return 0;
+    int is_datagram = name_attempt(call, found, ATTEMPT_CONNECT, fd, 0);
     return is_datagram && found->address.any.sa_family != AF_UNIX && port_of(&found->address) == DNS_PORT &&
            is_nonblocking(call->caller.tid, fd);
 }
 
 /* Whether a socket without an address for what it sends asks a name server that nobody here is. */
-static int asks_outside(struct call *call, int fd_number) {
+static int asks_outside(struct call *call, struct found *found, int fd_number) {
     pid_t tid = call->caller.tid;
     union address peer = {0};
-    union peer found;
+    union peer connected;
     struct descriptor seen = look_at_descriptor(tid, fd_number);
     if (seen.protocol != IPPROTO_UDP || !is_own_network(call))
         return 0;
-    size_t size = find_peer(tid, &seen, &found);
+    size_t size = find_peer(tid, &seen, &connected);
     if (!size)
         return 1; /* one that was told that it has connected */
-    memcpy(&peer, &found, size);
+    memcpy(&peer, &connected, size);
+    found->is_local = is_local_server(&peer, size);
     return port_of(&peer) == DNS_PORT &&
-           (is_loopback(&peer) ? !has_name_server(tid) : !has_route(call->watch->route, &peer));
+           (found->is_local ? !is_served(call, seen.type) : !has_route(call->watch->route, &peer));
 }
 
 static void look_at_message(struct call *call, struct found *found, uint64_t name, size_t name_bytes,
@@ -265,6 +297,7 @@ static void look_at_message(struct call *call, struct found *found, uint64_t nam
     int fd = (int)caller->args[0];
     uint64_t flags = caller->nr == SYS_sendmsg ? caller->args[2] : caller->args[3];
     found->address_bytes = found->payload_bytes = 0;
+    found->is_local = 0;
     memset(&found->address, 0, sizeof found->address);
     if (payload_bytes <= sizeof found->payload)
         found->payload_bytes = read_memory(&call->caller, payload, found->payload, payload_bytes);
@@ -280,11 +313,11 @@ static void look_at_message(struct call *call, struct found *found, uint64_t nam
             act = ATTEMPT_SEND;
             found->payload_bytes = 0;
         }
-        if (is_name_server && is_loopback(&found->address)
-                ? is_own_network(call) && !has_name_server(call->caller.tid)
-                : leaves(call, &found->address, found->address_bytes))
+        found->is_local = is_name_server && is_loopback(&found->address);
+        if (found->is_local ? is_own_network(call) && !is_served(call, SOCK_DGRAM)
+                            : leaves(call, &found->address, found->address_bytes))
             name_attempt(call, found, act, fd, flags);
-    } else if (act == ATTEMPT_QUERY && asks_outside(call, fd)) {
+    } else if (act == ATTEMPT_QUERY && asks_outside(call, found, fd)) {
         name_attempt(call, found, act, fd, flags);
     }
 }
@@ -316,10 +349,25 @@ static void look_at_nothing(struct call *call) {
     int fd = (int)caller->args[0], act = caller->nr == SYS_connect ? ATTEMPT_CONNECT : ATTEMPT_SEND;
     uint64_t flags = caller->nr == SYS_sendmsg ? caller->args[2] : caller->args[3];
     /* Without an address of its own it may be a query, if anything. */
-    if (caller->nr == SYS_sendto && !caller->args[4] && !asks_outside(call, fd))
+    if (caller->nr == SYS_sendto && !caller->args[4] && !asks_outside(call, &found, fd))
         return;
     if (is_own_network(call))
         name_attempt(call, &found, act, fd, flags);
+}
+
+/* socket(2), which nobody without the right to it gets in the sandbox's network. */
+static void look_at_socket(struct call *call, struct found *found) {
+    const struct caller *caller = &call->caller;
+    if (!is_own_network(call) || has_capability(caller->tid, CAP_NET_RAW))
+        return;
+    found->attempt.act = ATTEMPT_OPEN;
+    found->attempt.type = caller->args[1] & SOCKET_TYPE;
+    found->attempt.protocol = (uint16_t)caller->args[2];
+    found->address.any.sa_family = (sa_family_t)caller->args[0];
+    found->address_bytes = sizeof found->address.any.sa_family;
+    find_process(caller->tid, &found->attempt.pid, &found->attempt.inner_pid);
+    if (ioctl(call->watch->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->notif_id) == 0)
+        count(call, found);
 }
 
 static void look_at_open(struct call *call, int directory_fd, uint64_t path, uint64_t flags) {
@@ -375,6 +423,9 @@ static int look(struct call *call) {
         return 0;
     case SYS_sendmmsg:
         look_at_headers(call, &found);
+        return 0;
+    case SYS_socket:
+        look_at_socket(call, &found);
         return 0;
     default:
         return 0;

@@ -44,6 +44,13 @@ void find_process(pid_t tid, int32_t *pid, int32_t *inner_pid) {
     }
 }
 
+int has_capability(pid_t tid, int number) {
+    char text[2048];
+    read_file(tid, "status", text, sizeof text);
+    const char *found = strstr(text, "\nCapEff:");
+    return found && strtoull(found + 8, NULL, 16) >> number & 1;
+}
+
 /* ---- an alarm ------------------------------------------------------------------------------------ */
 
 static void ignore(int number) { (void)number; }
@@ -117,11 +124,11 @@ size_t find_peer(pid_t tid, const struct descriptor *of, union peer *peer) {
     return sizeof peer->v4;
 }
 
-int has_name_server(pid_t tid) {
-    static const char *const names[] = {"udp", "udp6"};
+int has_name_server(pid_t tid, int type) {
+    static const char *const names[2][2] = {{"udp", "udp6"}, {"tcp", "tcp6"}};
     int found = 0;
     for (int i = 0; i < 2 && !found; i++) {
-        FILE *table = open_table(tid, names[i]);
+        FILE *table = open_table(tid, names[type == SOCK_STREAM][i]);
         struct row row;
         while (!found && next_row(table, &row))
             found = row.port == DNS_PORT;

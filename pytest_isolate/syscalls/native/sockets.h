@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+enum { SOCKET_TYPE = 0xf }; /* of the second argument of socket(2): SOCK_TYPE_MASK of linux/net.h */
+
 struct descriptor {
     enum { DESCRIPTOR_CLOSED, DESCRIPTOR_UNKNOWN, DESCRIPTOR_OTHER, DESCRIPTOR_SOCKET } kind;
     uint16_t domain, type, protocol; /* of a socket; 0: unknown */
@@ -30,13 +32,14 @@ int is_nonblocking(pid_t tid, int number);
 size_t read_descriptor_link(pid_t tid, int number, char *text, size_t size);
 /* Of a socket of UDP. Gives the size, or 0: it is not connected. */
 size_t find_peer(pid_t tid, const struct descriptor *of, union peer *peer);
-/* Somebody in the sandbox answers on the resolver's port. */
-int has_name_server(pid_t tid);
+/* Somebody in the sandbox answers on the resolver's port. That of a stream is in a table which takes some 10 ms to read. */
+int has_name_server(pid_t tid, int type);
 /* A socket of the sandbox itself that was bound to a path which ends alike: files do not tell whose they are. */
 int has_local_socket(pid_t tid, const char *path);
 
 /* Gives the size; the text ends with 0. */
 size_t read_file(pid_t tid, const char *name, char *text, size_t size);
+int has_capability(pid_t tid, int number);
 /* A thread's process, as we see it and as it sees itself. */
 void find_process(pid_t tid, int32_t *pid, int32_t *inner_pid);
 

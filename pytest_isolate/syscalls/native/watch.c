@@ -2,12 +2,14 @@
 #include "watch.h"
 
 #include "caller.h"
+#include "sockets.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/netlink.h>
 #include <linux/seccomp.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stddef.h>
 #include <string.h>
@@ -51,49 +53,62 @@ static int install(unsigned watched) {
     struct sock_filter code[] = {
         /*  0 */ LOAD(arch),
         /*  1 */ IF(BPF_JEQ, NATIVE_ARCH, 1, 0),
-        /*  2 */ IF(BPF_JEQ, COMPAT_ARCH, 30, 8),
+        /*  2 */ IF(BPF_JEQ, COMPAT_ARCH, 31, 9),
         /*  3 */ LOAD(nr),
-        /*  4 */ IF(BPF_JEQ, SYS_openat, 7, 0),
-        /*  5 */ IF(BPF_JEQ, SYS_openat2, 10, 0),
-        /*  6 */ IF(BPF_JEQ, OLD_OPEN, 9, 0),
-        /*  7 */ IF(BPF_JEQ, SYS_connect, 9, 0),
-        /*  8 */ IF(BPF_JEQ, SYS_sendmmsg, 8, 0),
-        /*  9 */ IF(BPF_JEQ, SYS_sendmsg, 8, 0),
-        /* 10 */ IF(BPF_JEQ, SYS_sendto, 11, 0),
-        /* 11 */ END(SECCOMP_RET_ALLOW),
-        /* 12 */ LOAD_HIGH(1), /* openat */
-        /* 13 */ IF(BPF_JEQ, (uint32_t)(path >> 32), 0, 2),
-        /* 14 */ LOAD_LOW(1),
-        /* 15 */ IF(BPF_JEQ, (uint32_t)path, 16, 0),
-        /* 16 */ END(files),
-        /* 17 */ END(network),
-        /* 18 */ LOAD_LOW(1), /* sendmsg */
-        /* 19 */ IF(BPF_JEQ, (uint32_t)own, 0, 11),
-        /* 20 */ LOAD_HIGH(1),
-        /* 21 */ IF(BPF_JEQ, (uint32_t)(own >> 32), 10, 9),
-        /* 22 */ LOAD_LOW(4), /* sendto: with an address, or what looks like a resolver's query (glibc's send_dg) */
-        /* 23 */ IF(BPF_JEQ, 0, 0, 7),
-        /* 24 */ LOAD_HIGH(4),
-        /* 25 */ IF(BPF_JEQ, 0, 0, 5),
-        /* 26 */ LOAD_LOW(3),
-        /* 27 */ IF(BPF_JEQ, MSG_NOSIGNAL, 0, 4),
-        /* 28 */ LOAD_LOW(2),
-        /* 29 */ IF(BPF_JGE, MIN_QUERY_BYTES, 0, 2),
-        /* 30 */ IF(BPF_JGT, MAX_QUERY_BYTES, 1, 0),
-        /* 31 */ END(network),
-        /* 32 */ END(SECCOMP_RET_ALLOW),
-        /* 33 */ LOAD(nr), /* 32 bits: of these there are few, and whoever is told looks closer */
-        /* 34 */ IF(BPF_JEQ, COMPAT_OPEN, 8, 0),
-        /* 35 */ IF(BPF_JEQ, COMPAT_OPENAT, 7, 0),
-        /* 36 */ IF(BPF_JEQ, COMPAT_OPENAT2, 6, 0),
-        /* 37 */ IF(BPF_JEQ, COMPAT_CONNECT, 6, 0),
-        /* 38 */ IF(BPF_JEQ, COMPAT_SENDTO, 5, 0),
-        /* 39 */ IF(BPF_JEQ, COMPAT_SENDMSG, 4, 0),
-        /* 40 */ IF(BPF_JEQ, COMPAT_SENDMMSG, 3, 0),
-        /* 41 */ IF(BPF_JEQ, COMPAT_SOCKETCALL, 2, 0),
-        /* 42 */ END(SECCOMP_RET_ALLOW),
-        /* 43 */ END(files),
-        /* 44 */ END(network),
+        /*  4 */ IF(BPF_JEQ, SYS_openat, 8, 0),
+        /*  5 */ IF(BPF_JEQ, SYS_openat2, 11, 0),
+        /*  6 */ IF(BPF_JEQ, OLD_OPEN, 10, 0),
+        /*  7 */ IF(BPF_JEQ, SYS_connect, 10, 0),
+        /*  8 */ IF(BPF_JEQ, SYS_sendmmsg, 9, 0),
+        /*  9 */ IF(BPF_JEQ, SYS_sendmsg, 9, 0),
+        /* 10 */ IF(BPF_JEQ, SYS_sendto, 12, 0),
+        /* 11 */ IF(BPF_JEQ, SYS_socket, 34, 0),
+        /* 12 */ END(SECCOMP_RET_ALLOW),
+        /* 13 */ LOAD_HIGH(1), /* openat */
+        /* 14 */ IF(BPF_JEQ, (uint32_t)(path >> 32), 0, 2),
+        /* 15 */ LOAD_LOW(1),
+        /* 16 */ IF(BPF_JEQ, (uint32_t)path, 16, 0),
+        /* 17 */ END(files),
+        /* 18 */ END(network),
+        /* 19 */ LOAD_LOW(1), /* sendmsg */
+        /* 20 */ IF(BPF_JEQ, (uint32_t)own, 0, 11),
+        /* 21 */ LOAD_HIGH(1),
+        /* 22 */ IF(BPF_JEQ, (uint32_t)(own >> 32), 10, 9),
+        /* 23 */ LOAD_LOW(4), /* sendto: with an address, or what looks like a resolver's query (glibc's send_dg) */
+        /* 24 */ IF(BPF_JEQ, 0, 0, 7),
+        /* 25 */ LOAD_HIGH(4),
+        /* 26 */ IF(BPF_JEQ, 0, 0, 5),
+        /* 27 */ LOAD_LOW(3),
+        /* 28 */ IF(BPF_JEQ, MSG_NOSIGNAL, 0, 4),
+        /* 29 */ LOAD_LOW(2),
+        /* 30 */ IF(BPF_JGE, MIN_QUERY_BYTES, 0, 2),
+        /* 31 */ IF(BPF_JGT, MAX_QUERY_BYTES, 1, 0),
+        /* 32 */ END(network),
+        /* 33 */ END(SECCOMP_RET_ALLOW),
+        /* 34 */ LOAD(nr), /* 32 bits: of these there are few, and whoever is told looks closer */
+        /* 35 */ IF(BPF_JEQ, COMPAT_OPEN, 8, 0),
+        /* 36 */ IF(BPF_JEQ, COMPAT_OPENAT, 7, 0),
+        /* 37 */ IF(BPF_JEQ, COMPAT_OPENAT2, 6, 0),
+        /* 38 */ IF(BPF_JEQ, COMPAT_CONNECT, 6, 0),
+        /* 39 */ IF(BPF_JEQ, COMPAT_SENDTO, 5, 0),
+        /* 40 */ IF(BPF_JEQ, COMPAT_SENDMSG, 4, 0),
+        /* 41 */ IF(BPF_JEQ, COMPAT_SENDMMSG, 3, 0),
+        /* 42 */ IF(BPF_JEQ, COMPAT_SOCKETCALL, 2, 0),
+        /* 43 */ END(SECCOMP_RET_ALLOW),
+        /* 44 */ END(files),
+        /* 45 */ END(network),
+        /* 46 */ LOAD_LOW(0), /* socket: what goes past TCP and UDP, and is refused; of the others nobody is told */
+        /* 47 */ IF(BPF_JEQ, AF_PACKET, 9, 0),
+        /* 48 */ IF(BPF_JEQ, AF_INET, 1, 0),
+        /* 49 */ IF(BPF_JEQ, AF_INET6, 0, 6),
+        /* 50 */ LOAD_LOW(2),
+        /* 51 */ IF(BPF_JEQ, IPPROTO_ICMP, 5, 0),
+        /* 52 */ IF(BPF_JEQ, IPPROTO_ICMPV6, 4, 0),
+        /* 53 */ LOAD_LOW(1),
+        /* 54 */ BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SOCKET_TYPE),
+        /* 55 */ IF(BPF_JEQ, SOCK_RAW, 1, 0),
+        /* 56 */ END(SECCOMP_RET_ALLOW),
+        /* 57 */ END(network),
     };
     struct sock_fprog program = {sizeof code / sizeof *code, code};
     /* Before Linux 5.16 a filter would slow down all the process's code (spec_store_bypass). */

@@ -34,14 +34,14 @@ struct reply {
 };
 
 /* Follows a reply ATTEMPT, and after it the bytes that it counts. */
-enum { ATTEMPT_CONNECT = 1, ATTEMPT_SEND = 2, ATTEMPT_QUERY = 3, ATTEMPT_READ = 4 };
+enum { ATTEMPT_CONNECT = 1, ATTEMPT_SEND = 2, ATTEMPT_QUERY = 3, ATTEMPT_READ = 4, ATTEMPT_OPEN = 5 };
 enum { ATTEMPT_MAX_ADDRESS = 128, ATTEMPT_MAX_PAYLOAD = 512, ATTEMPT_MAX_COMMAND = 256, ATTEMPT_MAX_COUNTS = 96 };
 
 struct attempt {
     int32_t pid, inner_pid; /* of the process, as the host and as the sandbox see it */
     uint16_t act;
     uint16_t type, protocol; /* of the socket; 0: unknown */
-    uint16_t address_bytes;  /* struct sockaddr */
+    uint16_t address_bytes;  /* struct sockaddr; OPEN: its family alone */
     uint16_t payload_bytes;  /* QUERY: the message; READ: the path */
     uint16_t command_bytes;  /* as /proc/PID/cmdline has it */
 };
