@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from pytest_isolate.account import Account, AccountError, read
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.process import ROOT_CAPABILITIES, mask
+from pytest_isolate.runner.record import NEVER_RAN
 
 __all__ = ["add_arguments", "verify"]
 
@@ -120,7 +121,7 @@ def _of_tests(account: Account, arguments: argparse.Namespace) -> Iterator[str]:
 def _of_record(record: Record, arguments: argparse.Namespace) -> Iterator[str]:
     escapes = record["escapes"]
     enforced = record["enforced"]
-    if record["reason"] in ("setup", "options") or enforced is None:
+    if record["reason"] in NEVER_RAN or enforced is None:
         yield f"it was not run in a sandbox ({record['outcome']})"
         return
     if escapes is None:

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_isolate.marker import OPTED_OUT, SWITCHED_OFF
 from pytest_isolate.reporters.profile import Profile
-from pytest_isolate.runner.record import PREFIX, record_of
+from pytest_isolate.runner.record import NEVER_RAN, PREFIX, record_of
 from pytest_isolate.violation import Violation
 
 __all__ = ["Collected", "Collector", "Enforced", "Record", "Row"]
@@ -66,7 +66,7 @@ class Row:
 
     @property
     def has_run(self) -> bool:
-        return self.reason not in ("setup", "options")
+        return self.reason not in NEVER_RAN
 
     @property
     def cpu_s(self) -> float | None:

@@ -15,6 +15,7 @@ from pytest_isolate.reporters.collect import Collected, Record
 from pytest_isolate.reporters.jsonlines import JsonLines
 from pytest_isolate.reporters.line import Line
 from pytest_isolate.reporters.tables import shorten
+from pytest_isolate.runner.record import NEVER_RAN
 from pytest_isolate.strict import HASH_SEED
 
 __all__ = ["Escape", "SignOff", "hash_seed"]
@@ -59,7 +60,7 @@ class SignOff:
         self._exitstatus = 0
 
     def add(self, record: Record) -> None:
-        if record.get("reason") == "setup":  # it was in no sandbox
+        if record.get("reason") in NEVER_RAN:
             return
         evidence = record.get("enforced") or {}
         facts = {name: evidence.get(name) for name in _EVIDENCE}

@@ -19,10 +19,12 @@ from pytest_isolate.runner.synthesize import reason_of
 from pytest_isolate.usage import Usage
 from pytest_isolate.violation import Violation
 
-__all__ = ["PREFIX", "SCHEMA", "attach", "attach_more", "record_of"]
+__all__ = ["NEVER_RAN", "PREFIX", "SCHEMA", "attach", "attach_more", "record_of"]
 
 PREFIX = "isolate."
 SCHEMA = 1
+#: Reasons of tests that were in no sandbox.
+NEVER_RAN = ("setup", "options")
 #: Fields that are not a number or a word travel as JSON.
 STRUCTURED = ("artifacts", "declared", "enforced", "violations", "escapes", "stages")
 

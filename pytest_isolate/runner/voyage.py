@@ -234,8 +234,7 @@ class Voyage:
 
     @property
     def left_nothing(self) -> bool:
-        """Whether pytest is after this test as it was before it: the next one's process is right, however
-        early it was made."""
+        """Whether pytest is as it was before: the next test's process is right, however early it was made."""
         return isinstance(self.run.outcome, Completed) and self.run.transcript.is_uneventful
 
     @property
