@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -229,10 +230,13 @@ def test_unix_sockets(run: Runner, tmp_path: Path) -> None:
     assert inner.outcomes == {"passed": 1}
 
 
-def test_a_declared_socket_of_a_daemon_is_counted(run: Runner, tmp_path: Path) -> None:
+def test_a_declared_socket_of_a_daemon_is_counted(run: Runner) -> None:
     """And is no violation. A bind that only reads lets the test command the daemon as well."""
-    path = tmp_path / "docker.sock"
-    with socket.socket(socket.AF_UNIX) as listener:
+    with (
+        tempfile.TemporaryDirectory() as directory,  # a short name: unix(7)
+        socket.socket(socket.AF_UNIX) as listener,
+    ):
+        path = Path(directory, "docker.sock")
         listener.bind(str(path))
         listener.listen()
         inner = run(
