@@ -105,7 +105,7 @@ SHOWS = "it shows secrets"
         ("docker.sock", "a socket leads to whoever listens there"),
         ("socket-link", "a socket leads to whoever listens there"),
         ("/run", "it shows sockets of the host"),
-        ("home/.awsome", ""),
+        ("home/.aws-cli", ""),
         ("home/shop", ""),
         ("/usr/share", ""),
     ],
@@ -113,7 +113,7 @@ SHOWS = "it shows secrets"
 def test_read_only_binds_of_more_than_files(
     source: str, why: str, tmp_path: Path, tiny: pytest.Pytester, home: Path
 ) -> None:
-    for name in (".aws", ".awsome"):
+    for name in (".aws", ".aws-cli"):
         (home / name).mkdir()
     (tmp_path / "dotfiles").mkdir()
     (home / ".ssh").symlink_to(tmp_path / "dotfiles")
