@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib import metadata
+
+from pytest_isolate.cli.version import ShowVersion
 
 __all__ = ["main"]
 
-DISTRIBUTION = "pytest-isolate-ns"
 NODEID = "a test as pytest prints it, as in test_a.py::test_b"
 
 
@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pytest-isolate", description="Find out what sandboxes for tests need and do, on this machine."
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {metadata.version(DISTRIBUTION)}")
+    parser.add_argument(
+        "--version", action=ShowVersion, nargs=0, help="show program's version number and exit"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     doctor = commands.add_parser(
         "doctor",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import os
 import sys
@@ -11,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import NoReturn, TextIO
 
+from pytest_isolate.cli.version import installed_version
 from pytest_isolate.errors import IsolateError
 from pytest_isolate.kernel.features import (
     LANDLOCK,
@@ -130,7 +130,7 @@ class _Paint:
 
 def _table(features: list[Feature], host: Host, paint: _Paint) -> Iterator[str]:
     privileges = "with" if host.privileged else "without"
-    version = importlib.metadata.version("pytest-isolate-ns")
+    version = installed_version()
     yield f"pytest-isolate {version} as uid {host.uid}, {privileges} privileges"
     width = max(len(feature.name) for feature in features)
     for needed, title in ((True, "Needed by every sandbox"), (False, "Not needed by every sandbox")):
@@ -192,7 +192,7 @@ def level_of(broken: list[Feature], has: dict[str, bool]) -> str:
 def _json(features: list[Feature], host: Host) -> str:
     report = {
         "schema": SCHEMA,
-        "version": importlib.metadata.version("pytest-isolate-ns"),
+        "version": installed_version(),
         "ok": all(feature.available for feature in features if feature.needed),
         "kernel": os.uname().release,
         "uid": host.uid,

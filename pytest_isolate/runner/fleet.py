@@ -213,11 +213,11 @@ class Fleet:
         running = [voyage.spec for voyage in self._under_way()]
         if not isinstance(spec, Spec) or any(not _is_sociable(each) for each in (spec, *running)):
             return False
-        if len(self._ahead) >= MAX_AHEAD or not self._has_descriptors():
-            return False
-        if any(ahead.error for ahead in self._ahead.values()):
+        if len(self._ahead) >= MAX_AHEAD or any(ahead.error for ahead in self._ahead.values()):
             return False
         if not session.capacity.admits(spec.limits, [each.limits for each in running]):
+            return False
+        if not self._has_descriptors():  # asks the kernel, and so not of one that need not be started
             return False
         if session.why_skipped(spec):
             return False

@@ -75,9 +75,8 @@ class Descriptor:
     digest: str
     size_bytes: int
     platform: Platform | None = None
-    name: str | None = (
-        None  #: annotation org.opencontainers.image.ref.name; of Docker's archives, the tag alone
-    )
+    #: Annotation org.opencontainers.image.ref.name; of Docker's archives, the tag alone.
+    name: str | None = None
     docker_name: str | None = None  #: annotation io.containerd.image.name, which Docker's archives have
 
     def names(self) -> tuple[str, ...]:
