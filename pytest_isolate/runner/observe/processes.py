@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pytest_isolate.kernel.leftover import commands_of, living
+from pytest_isolate.kernel.leftover import commands_of
 from pytest_isolate.kernel.look import has_company
 from pytest_isolate.runner import process_words
 from pytest_isolate.runner.observe import audit, paths
@@ -27,7 +27,7 @@ class Processes:
     def __init__(self) -> None:
         self._earlier: set[int] = set()
         self._before: set[int] = set()
-        self._commands: dict[int, str] = {}  # as they were seen first
+        self._harmless: set[int] = set()
         self._places: dict[str, str] = {}  # by the last argument of a command
         self._told: list[int] = []
         audit.listen("subprocess.Popen", self._started)
@@ -42,9 +42,9 @@ class Processes:
         return [*self._told, *self._earlier]
 
     def begin(self) -> None:
-        if self._places or self._told or self._commands:
+        if self._places or self._told or self._harmless:
             self._places.clear()
-            self._commands.clear()
+            self._harmless.clear()
             self._told.clear()
         self._before = _present()
 
@@ -57,9 +57,8 @@ class Processes:
             return
         gc.collect()  # as pools of multiprocessing end when nobody has them
         deadline = time.monotonic() + GRACE_S
-        while (left := self._left()) and time.monotonic() < deadline:
+        while (commands := self._left()) and time.monotonic() < deadline:
             time.sleep(0.001)
-        commands = commands_of(sorted(left))  # a program may have started another
         self._told += commands
         shown = (
             (paths.shown_command(command, audit.rootdir()), self._where(pid, command))
@@ -71,11 +70,11 @@ class Processes:
         place = self._places.get(command, "")
         return f"{place}, pid {pid}" if place else f"pid {pid}"
 
-    def _left(self) -> list[int]:
-        left = [pid for pid, _ in living(_present() - self._before)]
-        if unseen := [pid for pid in left if pid not in self._commands]:
-            self._commands |= commands_of(unseen)
-        return [pid for pid in left if not process_words.is_harmless(self._commands.get(pid, ""))]
+    def _left(self) -> dict[int, str]:
+        """Their commands, looked up anew each time: between fork and exec, and in exec, they are not yet theirs."""
+        commands = commands_of(sorted(_present() - self._before - self._harmless))
+        self._harmless |= {pid for pid, command in commands.items() if process_words.is_harmless(command)}
+        return {pid: command for pid, command in commands.items() if pid not in self._harmless}
 
     def _started(self, args: tuple[Any, ...]) -> None:
         command = args[1]
