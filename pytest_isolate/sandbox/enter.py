@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_isolate.kernel import start_environment
 from pytest_isolate.kernel.cgroups.base import CgroupEntry
 from pytest_isolate.kernel.namespaces import Namespace
 from pytest_isolate.kernel.process import mask
@@ -177,6 +178,8 @@ def settle_in(plan: Plan) -> None:
     if plan.confinement is not None:
         enter_tmp(plan.confinement)
     set_environment(plan.spec.env, plan.environ)
+    if plan.spec.env.mode is EnvMode.CLEAN:
+        start_environment.forget()
     if plan.spec.strict:
         os.umask(UMASK)
         time.tzset()  # a copy of pytest has read the caller's TZ long ago

@@ -25,6 +25,11 @@ ENVIRONMENT = """
         code = "import os; print(hash('a'), os.environ['PYTHONHASHSEED'])"
         twice = {subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(2)}
         assert len(twice) == 1 and "0" in twice.pop().split()
+    def test_what_the_kernel_shows():
+        with open("/proc/self/environ") as file:
+            shown = file.read().split("\\0")
+        assert not [entry for entry in shown if "somewhere" in entry or "Tokyo" in entry]
+        assert f"PATH={os.environ['PATH']}" in shown
     def test_umask():
         assert os.umask(0o22) == 0o22
     def test_home():
@@ -51,9 +56,9 @@ def test_everyone_gets_the_same(
         monkeypatch.setenv(name, "/somewhere")
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     result = run(ENVIRONMENT, "--isolate-strict", *way)
-    assert result.outcomes == {"passed": 3}, result.out
+    assert result.outcomes == {"passed": 4}, result.out
     escapes = ['runtime="crun"'] if "--isolate-runtime=crun" in way else []  # there only Python watches
-    assert [record["escapes"] for record in result.records] == [escapes] * 3
+    assert [record["escapes"] for record in result.records] == [escapes] * 4
 
 
 @pytest.mark.parametrize("way", WAYS, ids=" ".join)

@@ -71,7 +71,7 @@ class Processes:
         return f"{place}, pid {pid}" if place else f"pid {pid}"
 
     def _left(self) -> dict[int, str]:
-        """Their commands, looked up anew each time: between fork and exec, and in exec, they are not yet theirs."""
+        """Their commands, looked up anew each time: a process in exec, or before it, has not its own yet."""
         commands = commands_of(sorted(_present() - self._before - self._harmless))
         self._harmless |= {pid for pid, command in commands.items() if process_words.is_harmless(command)}
         return {pid: command for pid, command in commands.items() if pid not in self._harmless}
