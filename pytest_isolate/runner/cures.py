@@ -33,16 +33,16 @@ def hosts(name: str) -> str:
     return _option("hosts", parse_hosts, {name: "127.0.0.1"})
 
 
-def ports(path: str) -> str:
-    """A Unix socket of the host, at the same path."""
-    return _option("ports", parse_ports, [path])
+def ports(ports: Sequence[int | str]) -> str:
+    """Of the host: numbers, and Unix sockets at the same paths."""
+    return _option("ports", parse_ports, [*ports]) if ports else ""
 
 
 def writes(globs: Sequence[str]) -> str:
     return _option("writes", parse_writes, [*globs])
 
 
-def _option(name: str, parse: Callable[[object], object], value: Mapping[str, str] | list[str]) -> str:
+def _option(name: str, parse: Callable[[object], object], value: Mapping[str, str] | list[int | str]) -> str:
     try:
         parse(value)
     except ValueError:
@@ -54,6 +54,8 @@ def _option(name: str, parse: Callable[[object], object], value: Mapping[str, st
     return text if len(text) <= LONGEST else ""
 
 
-def _literal(text: str) -> str:
+def _literal(text: int | str) -> str:
     """As ruff would write it."""
+    if isinstance(text, int):
+        return str(text)
     return json.dumps(text, ensure_ascii=False) if text.isprintable() else repr(text)

@@ -61,7 +61,7 @@ def describe(act: Act, protocol: str, host: str, port: int, where: str, count: i
         return Violation(kind=Kind.NETWORK, what=what, where=where, cure=NETWORK, count=count)
     path, host = host, "".join(char if char.isprintable() else "?" for char in host)
     if protocol == UNIX:
-        cure = ", ".join(filter(None, (cures.ports(path), cures.allow(Kind.SECRETS))))
+        cure = ", ".join(filter(None, (cures.ports([path]), cures.allow(Kind.SECRETS))))
         return Violation(kind=Kind.SECRETS, what=f"{verb} to {host}", where=where, cure=cure, count=count)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return Violation(

@@ -21,7 +21,7 @@ from pytest_isolate.runner import (
     coverage_data,
     current_test,
     deeds,
-    levels,
+    hints,
     network_watch,
     record,
     replay,
@@ -203,10 +203,9 @@ class _ItemLog:
             for report in reports:
                 if report.failed or report is reports[-1]:
                     report.sections.append(("isolate", voyage.salvaged.text))
-        if text := levels.hint(voyage.evidence):
-            for report in reports:
-                if report.failed:
-                    report.sections.append(("isolate: level", text))
+        for report in reports:
+            if report.failed:
+                report.sections += hints.sections(report, voyage.spec, voyage.evidence)
         is_watched = voyage.spec.watch is not Watch.OFF
         slept_s, clock_reads = deeds.clock_of(voyage.run) if is_watched else (None, None)
         usage = replace(voyage.run.usage, slept_s=slept_s, clock_reads=clock_reads)

@@ -110,6 +110,21 @@ def test_another():
             undeclared.accept()
 
 
+def test_what_a_refused_connection_is_told_helps(run: Runner, echo: Echo) -> None:
+    source = (
+        CLIENT
+        + f"""
+def test_it():
+    assert talk({echo.port}, b"hello") == b"hellobye"
+"""
+    )
+    inner = run(source)
+    assert inner.outcomes == {"failed": 1}
+    assert f"if the test needs one, declare it with ports=[{echo.port}]" in inner.out
+    inner = run(source, f"--isolate-ports={echo.port}")
+    assert inner.outcomes == {"passed": 1}
+
+
 def test_much_and_many_at_once(run: Runner, echo: Echo) -> None:
     """More than all buffers on the way hold, and an end in each direction of its own."""
     inner = run(

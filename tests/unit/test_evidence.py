@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_isolate.evidence import Evidence
-from pytest_isolate.runner.levels import hint
+from pytest_isolate.runner import hints
 
 HOST = {"user": 1, "net": 2}
 
@@ -33,16 +33,16 @@ def test_the_level_is_what_was_read_back(told: dict[str, Any], level: str) -> No
 
 def test_a_test_that_did_not_run_has_none() -> None:
     assert Evidence().to_dict()["level"] is None
-    assert hint(Evidence()) == ""
+    assert hints.level(Evidence()) == ""
 
 
 def test_a_failure_is_told_of_what_was_refused_and_of_nothing_else() -> None:
-    assert hint(evidence({"namespaces": {"user": 7}})) == ""
-    text = hint(evidence({"namespaces": HOST, "confined": ["network"]}))
+    assert hints.level(evidence({"namespaces": {"user": 7}})) == ""
+    text = hints.level(evidence({"namespaces": HOST, "confined": ["network"]}))
     assert text.startswith(
         "it ran at level fork, without namespaces: EACCES or EPERM may be the answer to a socket"
     )
     assert "tmp_path" not in text
     assert text.endswith("\nx is not available")
-    bare = hint(evidence({"namespaces": HOST}))
+    bare = hints.level(evidence({"namespaces": HOST}))
     assert bare == "it ran at level fork, without namespaces\nx is not available"
