@@ -54,6 +54,15 @@ class _Ahead:
     error: BaseException | None = None
     warnings: list[dict[str, Any]] = field(default_factory=list)  #: of setting up what it inherits
 
+    @property
+    def has_ended(self) -> bool:
+        voyage = self.voyage
+        return voyage is not None and voyage.is_over and not voyage.is_held and voyage.run.outcome is not None
+
+    def warn(self, item: pytest.Item) -> None:
+        for kwargs in self.warnings:
+            item.ihook.pytest_warning_recorded.call_historic(kwargs=kwargs)
+
 
 class Fleet:
     def __init__(self, session: IsolateSession) -> None:
@@ -61,6 +70,7 @@ class Fleet:
         self.voyage: Voyage | None = None  #: of the item whose turn it is, or was last
         self._ahead: dict[pytest.Item, _Ahead] = {}  # in the order of the items
         self._last: pytest.Item | None = None  # that was started
+        self._is_interrupted = False
         self._holding = Holding(session)
         watch(session.config)
 
@@ -104,8 +114,7 @@ class Fleet:
             if not self._ahead:
                 self._last = item
             return
-        for kwargs in ahead.warnings:
-            item.ihook.pytest_warning_recorded.call_historic(kwargs=kwargs)
+        ahead.warn(item)
         if ahead.error is not None:
             raise ahead.error
         self.voyage = ahead.voyage
@@ -153,8 +162,21 @@ class Fleet:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether the parent has moved on to what later items need."""
-        return bool(self._ahead)
+        """Whether the parent has moved on to what later items need, or keeps it until the session ends."""
+        return bool(self._ahead) or self._is_interrupted
+
+    def interrupted(self) -> Iterator[Voyage]:
+        """After Ctrl-C: of tests that have ended before their turn, which will not come. The others end."""
+        self._is_interrupted = True
+        ended = {item: ahead for item, ahead in self._ahead.items() if ahead.has_ended}
+        for item in ended:
+            del self._ahead[item]
+        self.cancel()
+        for item, ahead in ended.items():
+            assert ahead.voyage is not None
+            ahead.warn(item)
+            yield ahead.voyage
+            ahead.voyage.close()
 
     def cancel(self) -> None:
         """End all that was started before its turn."""

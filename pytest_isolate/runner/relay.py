@@ -63,6 +63,10 @@ def run_and_log(fleet: Fleet, item: pytest.Item, nextitem: pytest.Item | None, s
         voyage = _run(fleet, item, nextitem, spec)
         while log.set_aside(voyage):
             voyage = _run(fleet, item, nextitem, spec, log.attempts)
+    except KeyboardInterrupt:
+        current_test.clear()
+        _tell_of_ended(fleet)
+        raise
     except (IsolateError, OSError) as error:
         # What this test asks for is not to be had, or the machine is out of something: its error alone.
         fleet.drop()
@@ -74,6 +78,17 @@ def run_and_log(fleet: Fleet, item: pytest.Item, nextitem: pytest.Item | None, s
     if not log.ends_the_session:
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     log.hand_on()
+
+
+def _tell_of_ended(fleet: Fleet) -> None:
+    for voyage in fleet.interrupted():
+        item = voyage.run.item
+        if item.session.shouldfail or item.session.shouldstop:
+            return
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        voyage.show()
+        _ItemLog(fleet, item, None).write(voyage)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
 
 def _run(

@@ -443,6 +443,40 @@ def test_interrupt_ends_all(pytester: pytest.Pytester, meeting: Path) -> None:
     assert len([*meeting.glob("all *")]) == 3
 
 
+def test_an_interrupt_does_not_lose_what_has_ended(pytester: pytest.Pytester, meeting: Path) -> None:
+    """Plain pytest would have told of them, though not in this order: that of the first was not yet known."""
+    pytester.makepyfile(
+        MEETING
+        + """
+    @pytest.fixture(scope="session")
+    def shared():
+        yield
+        print("torn down")
+    def test_slow(): time.sleep(600)
+    @pytest.mark.parametrize("i", range(4))
+    def test_quick(i, shared): assert i != 2
+    def test_last(): (here / "last").touch(); time.sleep(600)
+    """
+    )
+    arguments = ["--isolate-all", "--isolate-jobs=2", f"--isolate-binds={meeting}:{meeting}", "-v", "-s"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", *arguments, "-p", "no:cacheprovider"],
+        cwd=pytester.path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 10 * TIME_SCALE
+    while not (meeting / "last").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30 * TIME_SCALE)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    told = re.findall(r"::(test_\S+) (?:PASSED|FAILED|ERROR)", out)
+    assert told == [f"test_quick[{i}]" for i in range(4)]
+    assert "1 failed, 3 passed" in out
+    assert out.count("torn down") == 1
+
+
 def test_a_terminal_shows_what_runs(pytester: pytest.Pytester) -> None:
     pexpect = pytest.importorskip("pexpect")
     pytester.makepyfile(
