@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
-__all__ = ["deferred", "forget", "waiting"]
+__all__ = ["allowed", "deferred", "forget", "waiting"]
 
 
 @dataclass(slots=True)
@@ -35,10 +35,27 @@ def deferred() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        came, _state.came = _state.came, False
+        came = _state.came
+        forget()
     if came:
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def allowed() -> Iterator[None]:
+    """Around code of somebody else's within :func:`deferred`, which may take long: Ctrl-C raises at once."""
+    if signal.getsignal(signal.SIGINT) is not _note:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if _state.came:
+            _state.came = False
+            raise KeyboardInterrupt
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _note)
 
 
 @contextlib.contextmanager
@@ -55,7 +72,7 @@ def waiting() -> Iterator[None]:
 
 
 def forget() -> None:
-    """In a forked child, which is to act on signals as its parent does outside of :func:`deferred`."""
+    """Act on signals as outside of :func:`deferred`: at its end, and in a forked child."""
     _state.came = False
     if signal.getsignal(signal.SIGINT) is _note:
         signal.signal(signal.SIGINT, signal.default_int_handler)

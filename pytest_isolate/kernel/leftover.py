@@ -8,13 +8,31 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-__all__ = ["MOST_COMMANDS", "Left", "commands_of", "living", "look_at", "own_command"]
+__all__ = [
+    "BUSY_GRACE_S",
+    "GRACE_S",
+    "MOST_COMMANDS",
+    "Left",
+    "are_ending",
+    "commands_of",
+    "living",
+    "look_at",
+    "own_command",
+]
+
+#: How long those that a test has left may take to end by themselves,
+GRACE_S = 0.1
+#: and how long if they need a processor for it, which others may have. Who serves or waits needs none.
+BUSY_GRACE_S = 2.0
 
 LONGEST_COMMAND = 4096
 #: Of these the command is looked up; what is known of more is the name of their program.
 MOST_COMMANDS = 80
 #: The caller of fork and exec goes on when the new program has no command line yet: in a moment it has.
 EXEC_S = 0.002
+#: States: of those that are about to end, and of those that run or wait for a disk, and may be about to.
+EXITS = "exits"
+BUSY = ("R", "D", EXITS)
 PF_EXITING = 0x4  # linux/sched.h, in the field "flags" of proc_pid_stat(5)
 FLAGS = 6  # the field's place behind the name
 
@@ -27,11 +45,25 @@ class Left:
 
 def living(pids: Iterable[int]) -> Iterator[tuple[int, str]]:
     """Those that have neither ended, as zombies have, nor are about to, with the names of their programs."""
+    for pid, name, state in _seen(pids):
+        if state != EXITS:
+            yield pid, name
+
+
+def are_ending(pids: Iterable[int], waited_s: float) -> bool:
+    """Whether some are there that may end by themselves yet, ``waited_s`` after they were seen first."""
+    if waited_s < GRACE_S:
+        return next(_seen(pids), None) is not None
+    return waited_s < BUSY_GRACE_S and any(state in BUSY for _, _, state in _seen(pids))
+
+
+def _seen(pids: Iterable[int]) -> Iterator[tuple[int, str, str]]:
+    """Pid, name of the program and state, by proc_pid_stat(5), of those that have not ended."""
     for pid in pids:
         name, _, rest = _read(f"/proc/{pid}/stat").decode(errors="backslashreplace").rpartition(") ")
         fields = rest.split()
-        if len(fields) > FLAGS and fields[0] not in "ZX" and not int(fields[FLAGS]) & PF_EXITING:
-            yield pid, name.partition("(")[2]
+        if len(fields) > FLAGS and fields[0] not in "ZX":
+            yield pid, name.partition("(")[2], EXITS if int(fields[FLAGS]) & PF_EXITING else fields[0]
 
 
 def commands_of(pids: Iterable[int]) -> dict[int, str]:

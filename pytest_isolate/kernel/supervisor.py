@@ -15,6 +15,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import overload
 
@@ -153,7 +154,14 @@ class Supervisor:
                 os.close(pidfd)
 
     def expect(self, sandbox_id: int) -> None:
-        """``ANSWER_S`` after :meth:`create`: who has not even built it by now does nothing any more."""
+        """``ANSWER_S`` after :meth:`create`: who has not even built it by now does nothing any more. What it
+        has said is read first, as pytest may have been busy elsewhere; :attr:`has_unread` tells of it."""
+        if self._inits.get(sandbox_id) != 0:
+            return
+        try:
+            self._unread.extend(iter(partial(self._read, wait=False), None))
+        except SupervisorError:
+            return  # it is gone, as who reads next will hear
         if self._inits.get(sandbox_id) == 0:
             self._give_up()
 

@@ -200,7 +200,8 @@ class Fleet:
     ) -> Voyage:
         session = self.session
         voyage = Voyage(session, item, spec, earlier_attempts)
-        voyage.company.prepare(item, nextitem, is_ready=held)
+        with interrupts.allowed():
+            voyage.company.prepare(item, nextitem, is_ready=held)
         plan = session.plan_for(spec)  # not before: a fixture may have changed the working directory
         plan = session.degrade(plan) if session.missing is Missing.DEGRADE else plan
         template = self._holding.template(voyage, plan) if held else None

@@ -92,6 +92,7 @@ class Voyage:
         self.has_turn = False  #: pytest has come to its test, and waits
         self._was_held = False
         self.is_held = False  #: the process is there, and the test has not begun
+        self._error: Exception | None = None  # of pytest's side
         self.lost: Outcome | None = None  #: how the child ended between two tests, which none should
         self.run = TestRun(item=item, nextitem=None)
 
@@ -199,6 +200,8 @@ class Voyage:
         """Until the current test has ended; ``meanwhile`` is called whenever something has happened."""
         self.has_turn = True
         self._wait_for(lambda: self.run.outcome is not None, meanwhile)
+        if self._error is not None:
+            raise self._error
 
     def finish(self) -> None:
         """Have the child tear down what it still holds and end; what it says is the current test's."""
@@ -267,11 +270,12 @@ class Voyage:
     def _wait_for(self, done: Callable[[], bool], meanwhile: Callable[[], None] = lambda: None) -> None:
         assert self._flight is not None
         with interrupts.deferred():
-            meanwhile()
-            while not done():
+            while True:
                 try:
-                    self._session.launcher.loop.run_once()
                     meanwhile()
+                    if done():
+                        return
+                    self._session.launcher.loop.run_once()
                 except KeyboardInterrupt:
                     if self._end_interrupted():
                         raise
@@ -280,16 +284,13 @@ class Voyage:
                     raise
 
     def _end_interrupted(self) -> bool:
-        """After Ctrl-C, which the child, in a session of its own, is told: let it tear down. False if a
-        debugger there took it.
-
-        A second Ctrl-C ends the child at once, and so does not taking notice of the first.
-        """
+        """After Ctrl-C, which the child, in a session of its own, is told: let it tear down. A second one
+        ends it at once, and so does not taking notice. False if a debugger there took it."""
         assert self._flight is not None
         try:
             self._flight.pass_on(signal.SIGINT)
             if not self._flight.is_debugged:
-                self._run_until_heard()
+                self._session.launcher.loop.run_until(self._heard, INTERRUPT_WAIT_S)
             if self._flight.is_debugged:
                 return False
             if self._heard():
@@ -304,13 +305,6 @@ class Voyage:
 
     def _heard(self) -> bool:
         return self.run.transcript.ending is not None or self._result is not None
-
-    def _run_until_heard(self) -> None:
-        expired: list[bool] = []
-        loop = self._session.launcher.loop
-        timer = loop.call_later(INTERRUPT_WAIT_S, lambda: expired.append(True))
-        loop.run_until(lambda: bool(expired) or self._heard())
-        timer.cancel()
 
     # ---- what the flight tells: its Listener ----------------------------------------------------
 
@@ -335,7 +329,12 @@ class Voyage:
             self.run.transcript.take(message)
 
     def entered(self) -> None:
-        self._ready()
+        assert self._flight is not None
+        try:
+            self._ready()
+        except Exception as error:
+            self._error = error  # of a hook: this test's, though pytest may wait for another
+            self._flight.interrupt()
 
     def test_ended(self, usage: Usage) -> None:
         if self.run.nextitem is None or self.run.outcome is not None:

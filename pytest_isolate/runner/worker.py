@@ -238,7 +238,10 @@ def _run_items(
         before = (session.shouldstop, session.shouldfail)
         ending = _protocol(item, nextitem)
         moments = [*moments, time.monotonic()]
-        for message in (*ending, *observers.collect(), *coverage_data.collect(), *carry.collect(item)):
+        for end in ending:  # at once: after Ctrl-C pytest does not wait long for it
+            channel.send(end)
+        told: list[Message] = [*observers.collect(), *coverage_data.collect(), *carry.collect(item)]
+        for message in told:
             channel.send(message)
         if (session.shouldstop, session.shouldfail) != before:
             reason = session.shouldfail or session.shouldstop

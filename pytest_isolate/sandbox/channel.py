@@ -86,7 +86,7 @@ class ParentEnd:
         sock.setblocking(False)
         self._socket = sock
         self._buffer = bytearray()
-        self._total = 0
+        self.total_bytes = 0  #: that the child has sent
         self._objects = self._text = 0
         self.closed = False  #: the child's end is closed, by all that had it
 
@@ -104,8 +104,8 @@ class ParentEnd:
                 data = b""
             self.closed = not data
             self._buffer += data
-            self._total += len(data)
-            if self._total > MAX_TOTAL_BYTES:
+            self.total_bytes += len(data)
+            if self.total_bytes > MAX_TOTAL_BYTES:
                 raise ChannelError(f"more than {MAX_TOTAL_BYTES} bytes")
             yield from self._messages()
 
@@ -143,7 +143,7 @@ class ParentEnd:
 
     def renew(self) -> None:
         """Another test: the bounds on what it may send are its own."""
-        self._total = self._objects = self._text = 0
+        self.total_bytes = self._objects = self._text = 0
 
     def send(self, message: UsageAnswer | Begin | RunNext | Finish) -> None:
         data = encode(message)

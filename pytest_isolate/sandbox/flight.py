@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pytest_isolate.errors import ChannelError, SetupError
 from pytest_isolate.kernel import accounting
 from pytest_isolate.kernel.cgroups.base import Cgroup
-from pytest_isolate.kernel.leftover import Left, living, look_at
+from pytest_isolate.kernel.leftover import Left, are_ending, look_at
 from pytest_isolate.kernel.surroundings import has_terminal
 from pytest_isolate.outcome import (
     ChannelBroken,
@@ -67,8 +67,6 @@ STACKS_SIGNAL = signal.SIGRTMAX
 STACKS_WAIT_S = 1.0
 #: How long a child may live after its channel closed before it counts as gone its own way.
 CLOSED_CHANNEL_S = 1.0
-#: How long processes that a test has left may take to end by themselves.
-STRAGGLERS_S = 0.1
 NEVER_BEGUN = SetupFailed("start the test", 0, "interrupted")
 
 
@@ -101,10 +99,9 @@ class Flight:
         self._channel: ParentEnd | None = None
         self._trace = Trace()
         self._process = Passage(loop, container, self._exited, self._contained)
-        self._oom_fd: int | None = None  # owned by the cgroup
         self._timers: list[Timer] = []
         self.network: NetworkLog | None = None  #: if it is watched
-        self._watchdog = Watchdog(plan.limits, cgroup, loop, self._exceeded)
+        self._watchdog = Watchdog(plan.limits, cgroup, loop, self)
         self._verdict: Outcome | None = None  # decided by the parent; else the exit status decides
         self.is_debugged = False  #: somebody sits there
         self._held = held
@@ -167,22 +164,16 @@ class Flight:
         if self.container is not None:
             self._process.watch_container()
         else:
-            self._watch_limits()
+            self._watchdog.start()
         if not self._held:
             self._tell(Begin())
-
-    def _watch_limits(self) -> None:
-        if self.cgroup is not None and (fd := self.cgroup.oom_event_fd()) is not None:
-            self._oom_fd = fd
-            self._loop.watch(fd, lambda: self._out_of_memory(fd))
-        self._watchdog.start()
 
     def _contained(self) -> None:
         """The test waits in its container, and has a cgroup only now."""
         assert self.container is not None
         try:
             self.container.go(self._process.pid)
-            self._watch_limits()
+            self._watchdog.start()
         except (SetupError, OSError) as error:
             self._verdict = SetupFailed("enter the container's cgroup", error.errno or 0, str(error))
             self._settle()
@@ -243,8 +234,9 @@ class Flight:
                     self._watchdog.cancel_deadline()
             case End(monotonic_s, told):
                 self._ended = True
+                self._watchdog.cancel_deadline()
                 self._finished = self.moments.hear_end(monotonic_s, told, self._loop.quiet_s)
-                self._settle_when_alone(time.monotonic() + STRAGGLERS_S)
+                self._settle_when_alone(time.monotonic())
             case _:
                 self._listener.take(message)
 
@@ -263,10 +255,13 @@ class Flight:
             self._tell(Begin())
 
     def go_on(self, message: RunNext | Finish) -> None:
-        """Tell the child that waits what to do. Does nothing if it has died meanwhile."""
-        self._meter.next()
-        self.moments = Moments(asked=time.monotonic(), entered=self.moments.entered)
-        self._tell(message)
+        """Tell the child that waits what to do. Nothing if it has died meanwhile, or never came to be."""
+        if self._channel is None:
+            self._settle()
+        else:
+            self._meter.next()
+            self.moments = Moments(asked=time.monotonic(), entered=self.moments.entered)
+            self._tell(message)
 
     def _tell(self, message: Begin | RunNext | Finish) -> None:
         assert self._channel is not None
@@ -287,7 +282,14 @@ class Flight:
 
     # ---- the parent ends it ---------------------------------------------------------------------
 
-    def _exceeded(self, outcome: TimedOut | CpuTimeExceeded) -> None:
+    def hears(self) -> bool:
+        if (channel := self._channel) is None or channel.closed or self._over:
+            return False
+        before = channel.total_bytes
+        self._read_channel()
+        return channel.total_bytes != before
+
+    def exceeded(self, outcome: TimedOut | CpuTimeExceeded) -> None:
         if not self._over:
             self._verdict = outcome
             self._ask_for_stacks()
@@ -298,17 +300,12 @@ class Flight:
             self._process.wake(STACKS_SIGNAL)
         self._later(STACKS_WAIT_S, self._settle)
 
-    def _out_of_memory(self, fd: int) -> None:
-        """cgroup v1 kills one process; the rest of the test would go on without it."""
-        self._loop.unwatch(fd)
-        self._later(0.05, self._settle)  # the event comes just before the kill
-
     def pass_on(self, number: signal.Signals) -> None:
         """A signal that reached pytest alone."""
         self._process.signal(number)
 
     def interrupt(self) -> None:
-        """End it from outside: Ctrl-C, or the end of the session."""
+        """End it from outside: Ctrl-C, the end of the session, or a limit that says nothing more."""
         self._settle()
 
     # ---- settling -------------------------------------------------------------------------------
@@ -325,24 +322,30 @@ class Flight:
         if self._process.is_over:
             self._finish(self._outcome())
 
-    def _settle_when_alone(self, deadline: float) -> None:
+    def _settle_when_alone(self, since_s: float) -> None:
         """What ends by itself in a moment, as multiprocessing's resource tracker, was not left behind."""
-        if time.monotonic() < deadline and next(living(self._pids()), None) is not None:
-            self._later(0.005, lambda: self._settle_when_alone(deadline))
+        if not self._settling and are_ending(self._pids(), time.monotonic() - since_s):
+            self._later(0.005, lambda: self._settle_when_alone(since_s))
         else:
             self._settle()
 
     def _pids(self) -> set[int]:
         """Of processes of the test beside its own, as far as a cgroup tells."""
-        own = {self._process.pid, 0}  # 0: a process of another pid namespace, none of ours
+        own = {*self._process.pids, 0}  # 0: a process of another pid namespace, none of ours
         return set(self.cgroup.processes()) - own if self.cgroup is not None else set()
 
     def _kill(self) -> None:
         self._kill_sandbox()
         if self.cgroup is not None and not self.plan.has_init:
             self.cgroup.kill()
-        if self._process.pid and not self.plan.has_init:
+        if self._process.pid and (not self.plan.has_init or self._is_on_its_way):
             self._process.kill()
+
+    @property
+    def _is_on_its_way(self) -> bool:
+        """Not yet in the sandbox that is killed, and it may never come there: a handler that a library has
+        registered (pthread_atfork(3)) may wait in the child for a lock that no thread there will release."""
+        return self.container is None and self.moments.entered is None and not self._process.is_over
 
     @property
     def _over(self) -> bool:
@@ -384,9 +387,9 @@ class Flight:
             self.cgroup.remove()  # no init whose end would tell when it is empty
 
     def _close(self) -> None:
-        for source in (self._oom_fd, self._channel):
-            if source is not None:
-                self._loop.unwatch(source)
+        if self._channel is not None:
+            self._loop.unwatch(self._channel)
+        self._watchdog.stop()
         self.close_descriptors()
         if self.container is not None:
             self.container.remove()

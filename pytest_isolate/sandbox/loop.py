@@ -56,9 +56,12 @@ class Loop:
         heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), timer))
         return timer
 
-    def run_until(self, done: Callable[[], bool]) -> None:
-        while not done():
+    def run_until(self, done: Callable[[], bool], timeout_s: float | None = None) -> None:
+        """Or until so much time is over."""
+        timer = Timer(lambda: None) if timeout_s is None else self.call_later(timeout_s, lambda: None)
+        while not done() and timer.callback is not None:
             self.run_once()
+        timer.cancel()
 
     def run_once(self, *, wait: bool = True) -> None:
         """Run what the next events and deadlines call for, and wait for the first unless told not to."""

@@ -60,6 +60,11 @@ class Passage:
         """There was one, and it has ended."""
         return self.pid > 0 and self._pidfd < 0
 
+    @property
+    def pids(self) -> set[int]:
+        """Of the fork, and of the process that it hands over to, whose end it may be too early to see."""
+        return {self.pid, self.report.pid if hasattr(self, "report") else 0}
+
     def wake(self, number: signal.Signals) -> None:
         """Have it write its stacks, and end."""
         self._family = descendants(self.pid)  # while they can be told from others

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ import pytest
 
 from pytest_isolate.errors import SupervisorError
 from pytest_isolate.kernel import supervisor as module
-from pytest_isolate.kernel.supervisor import Supervisor
+from pytest_isolate.kernel.supervisor import Ready, Supervisor
+from pytest_isolate.syscalls.program import Program
 
 
 @pytest.fixture
@@ -52,4 +54,18 @@ def test_one_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     supervisor.ask_counts(1)
     (counts,) = supervisor.look_ahead(1, until_counts=True)
     assert counts.sandbox_id == 1
+    supervisor.close()
+
+
+def test_an_answer_that_pytest_has_not_read_counts() -> None:
+    """It was busy elsewhere, as with a fixture that takes minutes."""
+    supervisor = Supervisor()
+    sandbox_id = supervisor.create(0, Program())
+    poll = select.poll()
+    poll.register(supervisor, select.POLLIN)
+    assert poll.poll(10_000)
+    supervisor.expect(sandbox_id)
+    reply = supervisor.receive()
+    assert isinstance(reply, Ready)
+    assert reply.sandbox_id == sandbox_id
     supervisor.close()

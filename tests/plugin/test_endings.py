@@ -156,6 +156,40 @@ def test_timeout_ends_with_stacks(run: Runner, block: str) -> None:
     assert inner.record("test_it")["reason"] == "timeout"
 
 
+def test_a_test_that_has_ended_in_time_has_not_timed_out(run: Runner, pytester: pytest.Pytester) -> None:
+    """pytest was busy elsewhere when it told so; and it has more to tell than a socket holds."""
+    timeout_s = 1.0 * TIME_SCALE
+    pytester.makeconftest(
+        f"""
+        import pytest, time
+
+        @pytest.hookimpl
+        def pytest_runtest_logreport(report):
+            if report.nodeid.endswith("test_first") and report.when == "call":
+                time.sleep({timeout_s + 1})
+        """
+    )
+    inner = run(
+        f"""
+        import pytest, time
+        def test_first(): time.sleep(0.3)
+        @pytest.mark.isolated(timeout={timeout_s})
+        def test_it(): print("x" * 2_000_000)
+        """,
+        "--isolate-jobs=2",
+    )
+    assert inner.outcomes == {"passed": 2}
+
+
+def test_a_child_that_never_comes_to_its_sandbox(run: Runner, pytester: pytest.Pytester) -> None:
+    """It waits for a lock that a thread of pytest had, in a handler that a library has registered."""
+    pytester.makeconftest("import os, time; os.register_at_fork(after_in_child=lambda: time.sleep(600))")
+    inner = run("def test_it(): pass", f"--isolate-timeout={TIME_SCALE}")
+    assert inner.outcomes == {"errors": 1}
+    assert "timeout" in inner.out
+    assert inner.record("test_it")["reason"] == "timeout"
+
+
 def test_timeout_shows_every_thread(run: Runner) -> None:
     body = "import threading\nthreading.Thread(target=time.sleep, args=(1000,), name='other').start()\ntime.sleep(1000)"
     inner = run(endings(body), f"--isolate-timeout={max(1.0, TIME_SCALE / 5)}")

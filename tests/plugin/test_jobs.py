@@ -443,6 +443,53 @@ def test_interrupt_ends_all(pytester: pytest.Pytester, meeting: Path) -> None:
     assert len([*meeting.glob("all *")]) == 3
 
 
+def test_an_interrupt_ends_a_fixture_that_others_wait_for(pytester: pytest.Pytester, meeting: Path) -> None:
+    """pytest sets it up while a test runs."""
+    pytester.makepyfile(
+        MEETING
+        + """
+    @pytest.fixture(scope="module")
+    def database():
+        (here / "begun").touch()
+        time.sleep(600)
+    def test_first(): time.sleep(600)
+    def test_second(database): pass
+    """
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "--isolate-all", "--isolate-jobs=2", "-p", "no:cacheprovider"],
+        cwd=pytester.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    end = time.monotonic() + 10 * TIME_SCALE
+    while not (meeting / "begun").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30 * TIME_SCALE)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert "KeyboardInterrupt" in out
+    assert "Traceback" not in out
+
+
+def test_a_hook_that_fails_is_the_error_of_its_own_test(run: Runner, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        def pytest_isolate_sandbox_ready(item, sandbox):
+            if item.name == "test_it[3]":
+                raise OSError(28, "No space left on device")
+        """
+    )
+    inner = run(
+        "import pytest, time\n@pytest.mark.parametrize('i', range(6))\ndef test_it(i): time.sleep(0.2 * (i == 1))",
+        JOBS,
+        "-rEp",
+    )
+    assert inner.outcomes == {"passed": 5, "errors": 1}
+    assert re.findall(r"ERROR test_it.py::(\S+)", inner.out) == ["test_it[3]"]
+
+
 def test_an_interrupt_does_not_lose_what_has_ended(pytester: pytest.Pytester, meeting: Path) -> None:
     """Plain pytest would have told of them, though not in this order: that of the first was not yet known."""
     pytester.makepyfile(

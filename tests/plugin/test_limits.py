@@ -75,22 +75,23 @@ def test_peak_of_a_known_allocation(run: Runner) -> None:
 @pytest.mark.needs("cgroup cpu limit")
 @pytest.mark.vm
 def test_cpus(run: Runner) -> None:
+    """A share that it reaches also where others keep the machine busy."""
     inner = run(
         """
         import pytest, time
 
-        @pytest.mark.isolated(cpus=0.5)
+        @pytest.mark.isolated(cpus=0.05)
         def test_it():
             started = time.process_time()
-            while time.process_time() - started < 1:
+            while time.process_time() - started < 0.1:
                 pass
         """
     )
     assert inner.outcomes == {"passed": 1}
     record = inner.record("test_it")
-    assert record["wall_s"] > 1.6  # a share of 0.5; the last period may go unused
+    assert record["wall_s"] > 1.6  # not 0.1 s: a share of 0.05; the last period may go unused
     assert record["throttled_s"] > 0
-    assert record["cpu_user_s"] + record["cpu_system_s"] >= 0.99
+    assert record["cpu_user_s"] + record["cpu_system_s"] >= 0.099
 
 
 @pytest.mark.needs("cgroup cpu limit")

@@ -105,8 +105,11 @@ def test_what_writes_nothing_is_no_attempt(run: Callable[..., Run], pytester: py
 
 
 LEFT_NOTHING = """
-    import multiprocessing, os, subprocess, pytest
+    import multiprocessing, os, subprocess, sys, pytest
 
+    def test_busy():  # longer than anybody waits for who sleeps
+        code = "import time; end = time.time() + 0.5\\nwhile time.time() < end: pass"
+        subprocess.Popen([sys.executable, "-S", "-c", code])
     def test_popen(): os.popen("echo x").read()
     def test_popen_unread(): os.popen("echo x")
     def test_dropped(): subprocess.Popen(["true"], stdout=subprocess.PIPE)
@@ -132,7 +135,7 @@ LEFT_NOTHING = """
 @pytest.mark.parametrize("args", [[], ["--isolate-scope=module"], ["--isolate-start=spawn"]], ids=" ".join)
 def test_what_is_closed_by_itself(run: Callable[..., Run], args: list[str]) -> None:
     result = run(LEFT_NOTHING, *args)
-    assert result.outcomes["passed"] == len(result.records) == 9, result.out
+    assert result.outcomes["passed"] == len(result.records) == 10, result.out
     assert not any(told(result).values()), told(result)
 
 

@@ -12,7 +12,15 @@ from contextlib import contextmanager
 import pytest
 
 from pytest_isolate.kernel import leftover
-from pytest_isolate.kernel.leftover import MOST_COMMANDS, commands_of, living, look_at
+from pytest_isolate.kernel.leftover import (
+    BUSY_GRACE_S,
+    GRACE_S,
+    MOST_COMMANDS,
+    are_ending,
+    commands_of,
+    living,
+    look_at,
+)
 
 
 @contextmanager
@@ -69,6 +77,19 @@ def test_one_that_is_about_to_end_has_ended(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(leftover, "_read", read)
     assert [*living([1, 2])] == [(1, "a) b")]
     assert commands_of([1, 2]) == {1: "a) b"}
+
+
+@pytest.mark.parametrize(
+    ("state", "flags", "long"),
+    [("R", 0, True), ("D", 0, True), ("S", 0, False), ("S", 4, True), ("T", 0, False), ("Z", 0, None)],
+)
+def test_who_needs_a_processor_is_waited_for_longer(
+    state: str, flags: int, long: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftover, "_read", lambda _: f"1 (a) b) {state} 1 1 1 0 -1 {flags} 0".encode())
+    assert are_ending([1], 0) is (long is not None)
+    assert are_ending([1], GRACE_S) is bool(long)
+    assert not are_ending([1], BUSY_GRACE_S)
 
 
 def test_who_has_no_command_line_is_waited_for_once(sleeps: list[float]) -> None:

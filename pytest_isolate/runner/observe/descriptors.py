@@ -15,6 +15,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 from weakref import ReferenceType, ref
 
+from pytest_isolate.kernel.leftover import GRACE_S, are_ending
 from pytest_isolate.kernel.look import (
     Use,
     descriptor_uses,
@@ -31,8 +32,6 @@ __all__ = ["Descriptors"]
 DIRECTORY = "/proc/self/fd"
 #: Of these the places are known; a test that opens more is not slowed down for it.
 MOST_OPENED = 500
-#: How long a process may take to end by itself, as one that was just killed.
-GRACE_S = 0.1
 #: Memory of multiprocessing.Value and its like (heap.py), which outlives them to be used again.
 ARENA = "pym-"
 CODE = (".py", ".pyc", ".so")
@@ -80,7 +79,6 @@ class Descriptors:
 
     def found(self) -> Iterator[Violation]:
         if open_descriptors() != self._before and self._left():
-            gc.collect()
             self._let_go()
             for what, where in sorted(self._left()):
                 yield Violation(
@@ -104,15 +102,20 @@ class Descriptors:
                 )
 
     def _let_go(self) -> None:
-        """A Popen that nobody has any more keeps itself, with its pipes, as long as its process lives: the
-        next one would look after it."""
+        """What nobody has any more, now or when the threads of a pool have ended. A Popen keeps itself, with
+        its pipes, as long as its process lives: the next one would look after it."""
         subprocess: Any = sys.modules.get("subprocess")
-        deadline = time.monotonic() + GRACE_S
-        while getattr(subprocess, "_active", None) and self._left():
-            subprocess._cleanup()
-            if time.monotonic() > deadline:
+        started_s = time.monotonic()
+        gc.collect()
+        while self._left():
+            pids = [popen.pid for popen in getattr(subprocess, "_active", None) or ()]
+            waited_s = time.monotonic() - started_s
+            if waited_s > GRACE_S and not are_ending(pids, waited_s):
                 break
-            time.sleep(0.001)
+            time.sleep(0.002)
+            if pids:
+                subprocess._cleanup()
+            gc.collect()
 
     # ---- what was left --------------------------------------------------------------------------
 

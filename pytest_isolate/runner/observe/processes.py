@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pytest_isolate.kernel.leftover import commands_of
+from pytest_isolate.kernel.leftover import are_ending, commands_of
 from pytest_isolate.kernel.look import has_company
 from pytest_isolate.runner import process_words
 from pytest_isolate.runner.observe import audit, paths
@@ -16,8 +16,6 @@ from pytest_isolate.violation import Violation
 
 __all__ = ["Processes"]
 
-#: As long as pytest waits for those of a sandbox.
-GRACE_S = 0.1
 INIT = 1
 
 
@@ -56,8 +54,8 @@ class Processes:
         if not self._left():
             return
         gc.collect()  # as pools of multiprocessing end when nobody has them
-        deadline = time.monotonic() + GRACE_S
-        while (commands := self._left()) and time.monotonic() < deadline:
+        started_s = time.monotonic()
+        while (commands := self._left()) and are_ending(commands, time.monotonic() - started_s):
             time.sleep(0.001)
         self._told += commands
         shown = (

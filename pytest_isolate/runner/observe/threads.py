@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet
 
+from pytest_isolate.kernel.leftover import GRACE_S, are_ending
 from pytest_isolate.runner import cures
 from pytest_isolate.runner.definition import line_of_def
 from pytest_isolate.runner.observe import audit
@@ -17,8 +18,6 @@ from pytest_isolate.violation import Kind, Violation
 
 __all__ = ["Threads"]
 
-#: How long a thread may take to end by itself: who has told one to stop need not wait for it.
-GRACE_S = 0.1
 #: Modules whose threads end by themselves, when their process does or some time after they were used.
 HARMLESS = ("multiprocessing.", "trio.", "coverage.", "pytest_timeout", "execnet.", "hypothesis.")
 POOL = ("concurrent.futures.thread", "_worker")
@@ -67,8 +66,11 @@ class Threads:
         return end
 
     def found(self) -> Iterator[Violation]:
-        deadline = time.monotonic() + GRACE_S
-        while (left := self._left()) and time.monotonic() < deadline:
+        started_s = time.monotonic()
+        while left := self._left():  # who has told one to stop need not wait for it
+            waited_s = time.monotonic() - started_s
+            if waited_s > GRACE_S and not are_ending(_numbers(left), waited_s):
+                break
             time.sleep(0.001)
         for thread in sorted(left, key=lambda thread: thread.name):
             yield Violation(
@@ -106,6 +108,11 @@ def _others() -> set[threading.Thread]:
     if threading.active_count() == 1:
         return set()
     return {*threading.enumerate()} - {threading.current_thread()}
+
+
+def _numbers(threads: Iterable[threading.Thread]) -> Iterator[int]:
+    """By which /proc knows them as well, without listing them (proc_pid(5))."""
+    return (thread.native_id for thread in threads if thread.native_id is not None)
 
 
 def _definition(thread: threading.Thread) -> str:

@@ -138,7 +138,8 @@ static void run_program(int up, const struct op *ops, uint32_t count, char *data
             exports[exported++] = (int)result;
     }
     struct status ready = {STATUS_READY, count, 0};
-    send_with_fds(up, &ready, sizeof ready, exports, exported, 0);
+    if (send_with_fds(up, &ready, sizeof ready, exports, exported, 0) < 0)
+        _exit(1); /* the supervisor died before this one could be told to die with it */
     syscall(SYS_close_range, 0U, ~0U, 0U);
     reap_for_ever();
 }
