@@ -91,7 +91,8 @@ def _walk(fd: int, path: str, below: Tree | None, inner: str, rules: Rules, dept
             if not rules.is_declared(entry.path) and (change := _of_file(entry, old)) is not None:
                 yield change
             continue
-        directory = os.open(entry.name, DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+        if (directory := _open(entry)) is None:
+            continue
         try:
             is_old = old is not None and stat.S_ISDIR(old.st_mode)
             is_same = entry.path in rules.scaffold or (is_old and not _has(directory, OPAQUE))
@@ -124,8 +125,7 @@ def _all(fd: int, path: str, rules: Rules, depth: int) -> Iterator[Change]:
         if not stat.S_ISDIR(entry.status.st_mode):
             if not rules.is_declared(entry.path) and (change := _of_file(entry, None)) is not None:
                 yield change
-        elif depth:
-            directory = os.open(entry.name, DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+        elif depth and (directory := _open(entry)) is not None:
             try:
                 yield from _all(directory, entry.path, rules, depth - 1)
             finally:
@@ -183,10 +183,17 @@ def _entries(fd: int, path: str) -> Iterator[_Entry]:
         yield _Entry(posixpath.join(path, name), name, fd, status)
 
 
+def _open(entry: _Entry, flags: int = DIRECTORY) -> int | None:
+    """None: it is gone since. Somebody whom the test has left may be deleting."""
+    try:
+        return os.open(entry.name, flags | os.O_NOFOLLOW, dir_fd=entry.directory_fd)
+    except FileNotFoundError:
+        return None
+
+
 def _is_marked(entry: _Entry) -> bool:
-    fd = os.open(
-        entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=entry.directory_fd
-    )
+    if (fd := _open(entry, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) is None:
+        return True  # gone, as the mark says of one in a layer below
     try:
         return _has(fd, WHITEOUT)
     finally:

@@ -41,6 +41,24 @@ def test_nothing(scratch: Scratch) -> None:
     assert scratch.changes() == []
 
 
+def test_what_goes_away_meanwhile_is_not_there(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody whom the test has left is deleting."""
+    for name in ("old", "new/inner", "new/inner/most"):
+        (scratch.upper / name).mkdir(parents=True)
+    (scratch.lower / "old").mkdir()
+    (scratch.upper / "empty").touch()
+    (scratch.upper / "last").write_text("x")
+    open_ = os.open
+
+    def vanish(path: str, flags: int, **kwargs: int) -> int:
+        if path in ("old", "inner", "empty"):
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return open_(path, flags, **kwargs)
+
+    monkeypatch.setattr(os, "open", vanish)
+    assert scratch.changes() == ["created /at/last 1 1"]
+
+
 def test_files(scratch: Scratch) -> None:
     (scratch.lower / "old").write_text("old")
     (scratch.upper / "old").write_text("changed")
