@@ -11,7 +11,7 @@ SYSTEM_PYTHON=/usr/bin/python3
 # Images that tests need: the first lane that does builds them, in half a minute each, the others read them.
 export TEST_IMAGES=$WORK/images
 # One hung test must not use up the time of all lanes.
-PYTEST_LIMIT=20m
+PYTEST_LIMIT=30m
 
 export DEBIAN_FRONTEND=noninteractive GIT_TERMINAL_PROMPT=0
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore

@@ -169,13 +169,12 @@ class Voyage:
                 items = dict(self.company.all_aboard(self.run.item))
                 return lambda child: spawn.run(assignment, items, child, environ, plan.loader)
 
-    def begin(self) -> None:
-        """Let the test run, if it is held."""
+    def begin(self) -> bool:
+        """Let the test run that is held. False if its process has died."""
         assert self._flight is not None
-        if self.is_held:
-            self.is_held = False
-            self.start_ts = time.time()
-            self._flight.begin()
+        self.is_held = False
+        self.start_ts = time.time()
+        return self._flight.begin()
 
     def awaits(self, item: pytest.Item) -> bool:
         """Whether the child lives and waits to be told to run ``item``."""

@@ -93,6 +93,11 @@ class ParentEnd:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    @property
+    def is_amid(self) -> bool:
+        """Part of a message has come."""
+        return bool(self._buffer)
+
     def receive(self) -> Iterator[Message]:
         """The messages that are complete by now, as far as :class:`ChannelError` does not end them."""
         while not self.closed and self.fileno() >= 0:  # a message may be what pytest closes it for

@@ -247,12 +247,11 @@ class Flight:
         self._trace.begin_next()
         self._listener.test_ended(self._meter.end(at))  # without rusage: what was reaped so far is the hop
 
-    def begin(self) -> None:
-        """Let a test begin whose child was held."""
+    def begin(self) -> bool:
+        """Let a test begin whose child was held. False if that has died."""
         self._held = False
         self._meter.ask()
-        if self._channel is not None:  # else it is not forked yet
-            self._tell(Begin())
+        return self._channel is None or self._tell(Begin())  # it may not be forked yet
 
     def go_on(self, message: RunNext | Finish) -> None:
         """Tell the child that waits what to do. Nothing if it has died meanwhile, or never came to be."""
@@ -263,7 +262,7 @@ class Flight:
             self.moments = Moments(asked=time.monotonic(), entered=self.moments.entered)
             self._tell(message)
 
-    def _tell(self, message: Begin | RunNext | Finish) -> None:
+    def _tell(self, message: Begin | RunNext | Finish) -> bool:
         assert self._channel is not None
         self._watchdog.start_deadline()
         self._channel.renew()
@@ -273,6 +272,8 @@ class Flight:
         except ChannelError as error:
             self._verdict = self._verdict or ChannelBroken(str(error))
             self._settle()
+            return False
+        return True
 
     def _lives_on(self) -> None:
         if not self._over:
@@ -287,7 +288,7 @@ class Flight:
             return False
         before = channel.total_bytes
         self._read_channel()
-        return channel.total_bytes != before
+        return channel.is_amid or channel.total_bytes != before
 
     def exceeded(self, outcome: TimedOut | CpuTimeExceeded) -> None:
         if not self._over:
@@ -343,8 +344,7 @@ class Flight:
 
     @property
     def _is_on_its_way(self) -> bool:
-        """Not yet in the sandbox that is killed, and it may never come there: a handler that a library has
-        registered (pthread_atfork(3)) may wait in the child for a lock that no thread there will release."""
+        """Not yet in the sandbox that is killed: a handler of forks (pthread_atfork(3)) may never return."""
         return self.container is None and self.moments.entered is None and not self._process.is_over
 
     @property

@@ -202,8 +202,8 @@ def test_cpu_time_of_a_known_burn(cgroups: Cgroups) -> None:
 
 
 def test_cpu_limit_throttles(limited: Cgroups) -> None:
-    cgroup = limited.create("t", Limits(cpus=0.2))
-    assert run(cgroup, lambda: burn(0.2)) == 0
+    cgroup = limited.create("t", Limits(cpus=0.05))
+    assert run(cgroup, lambda: burn(0.05)) == 0
     throttled = cgroup.read_usage().throttled_s
     assert throttled is not None
     assert throttled > 0

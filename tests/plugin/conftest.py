@@ -62,7 +62,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[
         path.unlink(missing_ok=True)
         switches = ["--isolate-all"] if all_tests else []
         result = pytester.runpytest_subprocess(
-            *switches, f"--isolate-json={path}", "-p", "no:cacheprovider", *args, timeout=60 * TIME_SCALE
+            *switches, f"--isolate-json={path}", "-p", "no:cacheprovider", *args, timeout=180 * TIME_SCALE
         )
         records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return Run(result, records)

@@ -104,8 +104,10 @@ CHANGING = """
         with contextlib.suppress(OSError):
             tempfile.mkdtemp(dir=here)
     def test_command(tmp_path):
-        (tmp_path / "s.sh").write_text("sleep 60; exit")
+        (tmp_path / "s.sh").write_text(f"sleep 60 & echo > {tmp_path}/begun; wait")
         start("sh", tmp_path / "s.sh")
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
     def test_port():
         start(sys.executable, "-c", "import time; time.sleep(60)", str(random.randrange(10**5)))
     def test_made_up_command():

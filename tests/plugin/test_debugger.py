@@ -135,9 +135,9 @@ def test_trace(terminal: Terminal) -> None:
 @pytest.mark.knows("timeout")
 def test_nobody_who_debugs_is_timed_out(terminal: Terminal) -> None:
     pytest.importorskip("pytest_timeout")
-    terminal.start("-k", "break", "--timeout=1", "--isolate-timeout=1s", "-o", "faulthandler_timeout=1")
+    terminal.start("-k", "break", "--timeout=4", "--isolate-timeout=4s", "-o", "faulthandler_timeout=4")
     terminal.child.expect(PROMPT)
-    time.sleep(2.5)
+    time.sleep(5.5)
     terminal.child.sendline("p value")
     terminal.child.expect("42")
     terminal.say("c")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import textwrap
 from collections.abc import Callable
@@ -42,8 +43,10 @@ def test_the_next_process_is_there_before_its_test_begins(run: Runner) -> None:
         )
     )
     assert inner.outcomes["passed"] == 3
+    assert all(record["wall_s"] >= 1.5 for record in inner.records)
     # What was spent at the gate is nobody's time.
-    assert all(1.5 <= record["wall_s"] < 2.9 for record in inner.records)
+    for one, following in itertools.pairwise(inner.records):
+        assert one["start_ts"] + one["wall_s"] <= following["start_ts"] + 0.05
 
 
 def test_one_test_at_a_time_runs(run: Runner, tmp_path: Path) -> None:
@@ -236,11 +239,11 @@ def test_without_capture_the_letter_comes_before_the_next_output(run: Runner) ->
 
 
 def test_records_of_held_tests_are_of_their_own_time(run: Runner) -> None:
-    inner = run("import time\ndef test_1(): time.sleep(2)\ndef test_2(): pass\ndef test_3(): pass")
-    first, second, _ = inner.records
-    assert second["start_ts"] - first["start_ts"] >= 2
-    assert second["wall_s"] < 1.8
-    assert second["overhead_s"] < 1.8, json.dumps(second)
+    inner = run("import time\ndef test_1(): time.sleep(4)\ndef test_2(): pass\ndef test_3(): pass")
+    first, second, third = inner.records
+    assert second["start_ts"] - first["start_ts"] >= 4
+    assert second["start_ts"] + second["wall_s"] <= third["start_ts"] + 0.05
+    assert second["overhead_s"] < 3.8, json.dumps(second)
 
 
 def test_what_a_thread_of_a_fixture_does_is_there(run: Runner) -> None:
@@ -384,10 +387,10 @@ def test_a_timeout_shows_the_stack(run: Runner) -> None:
         def test_it(i):
             if i == 9: time.sleep(60)
         """,
-        "--isolate-timeout=1s",
+        "--isolate-timeout=3s",
     )
     assert inner.outcomes == {"passed": 11, "failed": 1}
-    assert "timeout 1.0 s" in inner.out
+    assert "timeout 3.0 s" in inner.out
     assert "time.sleep(60)" in inner.out or "in test_it" in inner.out
 
 

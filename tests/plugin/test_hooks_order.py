@@ -107,18 +107,17 @@ def test_as_often_and_in_order(run: Runner, pytester: pytest.Pytester) -> None:
 def test_current_test_is_known_in_pytest_too(run: Runner, pytester: pytest.Pytester) -> None:
     pytester.makeconftest(
         """
-        import os, pathlib, threading, time
+        import os, pathlib
 
         seen = []
+        set_ = os._Environ.__setitem__
 
-        def watch():
-            while True:
-                value = os.environ.get("PYTEST_CURRENT_TEST")
-                if value and value.startswith("test_it") and seen[-1:] != [value]:
-                    seen.append(value)
-                time.sleep(0.005)
+        def note(environ, name, value):
+            set_(environ, name, value)
+            if name == "PYTEST_CURRENT_TEST" and value.startswith("test_it") and seen[-1:] != [value]:
+                seen.append(value)
 
-        def pytest_sessionstart(): threading.Thread(target=watch, daemon=True).start()
+        os._Environ.__setitem__ = note
 
         def pytest_unconfigure():
             assert "PYTEST_CURRENT_TEST" not in os.environ

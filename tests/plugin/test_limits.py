@@ -62,6 +62,8 @@ def test_memory(run: Runner, body: str) -> None:
 def test_peak_of_a_known_allocation(run: Runner) -> None:
     inner = run(
         """
+        def test_warm(): pass
+
         def test_small(): pass
 
         def test_large():

@@ -331,9 +331,9 @@ ASKS_CONNECTED = """
 
     QUERY = bytes.fromhex("1234010000010000000000000377777707") + b"example" + bytes.fromhex("03636f6d0000010001")
 
-    def ask(kind, server="127.0.0.53"):
+    def ask(kind, server="127.0.0.53", timeout_s=0.2):
         with socket.socket(socket.AF_INET, kind) as client:
-            client.settimeout(0.2)
+            client.settimeout(timeout_s)
             try:
                 client.connect((server, 53))
                 client.send(QUERY)
@@ -416,8 +416,9 @@ def test_a_name_server_of_the_machine(run: Runner) -> None:
 
 
 LATE_SERVER = """
-    import socket, sys, time
-    time.sleep(0.2)
+    import os, socket, sys, time
+    while not os.path.exists(sys.argv[2]):
+        time.sleep(0.01)
     is_stream = sys.argv[1] == "STREAM"
     server = socket.socket(type=socket.SOCK_STREAM if is_stream else socket.SOCK_DGRAM)
     server.bind(("127.0.0.1", 53))
@@ -438,14 +439,13 @@ def test_who_waits_for_a_name_server_of_the_test(run: Runner, pytester: pytest.P
     inner = run(
         ASKS_CONNECTED
         + f"""
-    def test_it():
-        server = subprocess.Popen([sys.executable, "server.py", "{kind}"])
-        tries = 0
+    def test_it(tmp_path):
+        server = subprocess.Popen([sys.executable, "server.py", "{kind}", tmp_path / "tried"])
+        assert ask(socket.SOCK_{kind}, "127.0.0.1") == b""
+        (tmp_path / "tried").touch()
         while ask(socket.SOCK_{kind}, "127.0.0.1") != QUERY:
             time.sleep(0.01)
-            tries += 1
-        assert tries > 0
-        assert ask(socket.SOCK_{kind}, "127.0.0.1") == QUERY
+        assert ask(socket.SOCK_{kind}, "127.0.0.1", timeout_s=10) == QUERY
         server.kill()
         server.wait()
         """
@@ -618,7 +618,7 @@ def test_a_test_that_fails_or_dies(run: Runner) -> None:
 
         def test_violates(): leave()
         def test_dies(): leave(); os.kill(os.getpid(), signal.SIGKILL)
-        @pytest.mark.isolated(timeout=0.5)
+        @pytest.mark.isolated(timeout=3)
         def test_hangs(): leave(); time.sleep(100)
         """,
         "--isolate-watch=fail",

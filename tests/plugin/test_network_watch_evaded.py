@@ -216,7 +216,7 @@ STOP = """
     from pytest_isolate.kernel import supervisor
     from pytest_isolate.sandbox import launch
 
-    supervisor.ANSWER_S = launch.ANSWER_S = 1.0
+    ANSWER_S, supervisor.ANSWER_S, launch.ANSWER_S = supervisor.ANSWER_S, 1.0, 1.0
     supervisor.DESTROY_S = launch.DESTROY_S = 0.5
 
     def pytest_isolate_sandbox_ready(item):
@@ -226,6 +226,9 @@ STOP = """
             for pid in children.read_text().split():
                 if Path(f"/proc/{pid}/comm").read_text().strip() == "isolate-superv":
                     os.kill(int(pid), signal.SIGSTOP)
+
+    def pytest_runtest_logfinish():  # of the first
+        supervisor.ANSWER_S = launch.ANSWER_S = ANSWER_S
 """
 
 

@@ -108,7 +108,7 @@ LEFT_NOTHING = """
     import multiprocessing, os, subprocess, sys, pytest
 
     def test_busy():  # longer than anybody waits for who sleeps
-        code = "import time; end = time.time() + 0.5\\nwhile time.time() < end: pass"
+        code = "import time; end = time.time() + 0.2\\nwhile time.time() < end: pass"
         subprocess.Popen([sys.executable, "-S", "-c", code])
     def test_popen(): os.popen("echo x").read()
     def test_popen_unread(): os.popen("echo x")

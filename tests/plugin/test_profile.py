@@ -17,7 +17,7 @@ SOURCE = """
     def wide(): time.sleep(0.2)
 
     @pytest.mark.parametrize("i", range(3))
-    def test_it(wide, i): time.sleep(0.1)
+    def test_it(wide, i): time.sleep(0.5)
 """
 
 

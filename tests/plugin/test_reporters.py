@@ -18,7 +18,7 @@ TESTS = """
     def test_passes():
         pass
 
-    @pytest.mark.isolated(timeout="300ms")
+    @pytest.mark.isolated(timeout="2s")
     def test_hangs():
         import time
         time.sleep(60)

@@ -143,22 +143,36 @@ def test_usage_is_each_tests_own(run: Runner) -> None:
 
 
 def test_death_between_two_tests_is_told(run: Runner, pytester: pytest.Pytester) -> None:
+    base = pytester.path / "base"
     pytester.makeconftest(
         f"""
-        import time
+        import fcntl, pathlib, time
 
         def pytest_runtest_logfinish(nodeid):
-            if nodeid.endswith("test_1"): time.sleep({0.6 * TIME_SCALE})
+            if nodeid.endswith("test_1"):
+                pathlib.Path({str(base)!r}, "told").touch()
+                with open({str(base / "lives")!r}) as lives:
+                    fcntl.flock(lives, fcntl.LOCK_EX)
+                time.sleep({0.1 * TIME_SCALE})
         """
     )
     inner = run(
         f"""
-        import os, threading
+        import fcntl, os, pathlib, threading, time
 
-        def test_1(): threading.Timer({0.2 * TIME_SCALE}, os._exit, (3,)).start()
+        def die():
+            while not pathlib.Path({str(base)!r}, "told").exists():
+                time.sleep(0.01)
+            os._exit(3)
+        def test_1():
+            global lives
+            lives = open({str(base / "lives")!r}, "w")
+            fcntl.flock(lives, fcntl.LOCK_EX)  # as long as this process lives
+            threading.Thread(target=die).start()
         def test_2(): assert os.getpid() == 2
         """,
         "--isolate-scope=module",
+        f"--basetemp={base}",
     )
     assert inner.outcomes == {"passed": 2, "warnings": 1}
     inner.result.stdout.fnmatch_lines(["*ended before it*exit status 3*it runs in a new one*"])

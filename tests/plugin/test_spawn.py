@@ -643,16 +643,16 @@ def test_crash(run: Runner, body: str, reason: str, text: str) -> None:
 
 
 def test_timeout_shows_stacks(run: Runner) -> None:
-    inner = run("import time\n\ndef test_it():\n    time.sleep(1000)\n" + NEXT, SPAWN, "--isolate-timeout=3s")
+    inner = run("import time\n\ndef test_it():\n    time.sleep(1000)\n" + NEXT, SPAWN, "--isolate-timeout=8s")
     assert inner.outcomes == {"failed": 1, "passed": 1}
-    inner.result.stdout.fnmatch_lines(["timeout 3.0 s*", "*line 4 in test_it*"])
+    inner.result.stdout.fnmatch_lines(["timeout 8.0 s*", "*line 4 in test_it*"])
 
 
 def test_timeout_before_the_test_shows_where(run: Runner, pytester: pytest.Pytester) -> None:
     pytester.makeconftest("import os, time\n\nif os.getpid() == 2:\n    time.sleep(1000)\n")
-    inner = run("def test_it(): pass", SPAWN, "--isolate-timeout=3s")
+    inner = run("def test_it(): pass", SPAWN, "--isolate-timeout=8s")
     assert inner.outcomes == {"errors": 1}
-    inner.result.stdout.fnmatch_lines(["timeout 3.0 s*", "*conftest.py*, line 4 in <module>*"])
+    inner.result.stdout.fnmatch_lines(["timeout 8.0 s*", "*conftest.py*, line 4 in <module>*"])
 
 
 def test_exit_and_interrupt_reach_the_session(run: Runner) -> None:

@@ -389,9 +389,11 @@ def test_hypothesis_remembers(
     monkeypatch.setenv("CI", "true")
     result = run(
         """
-        from hypothesis import given, strategies
+        from hypothesis import given, settings, strategies
+        @settings(deadline=None)
         @given(strategies.integers())
         def test_fails(n): assert n < 100
+        @settings(deadline=None)
         @given(strategies.integers())
         def test_passes(n): pass
         """,

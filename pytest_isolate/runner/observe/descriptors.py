@@ -105,13 +105,12 @@ class Descriptors:
         """What nobody has any more, now or when the threads of a pool have ended. A Popen keeps itself, with
         its pipes, as long as its process lives: the next one would look after it."""
         subprocess: Any = sys.modules.get("subprocess")
-        started_s = time.monotonic()
+        started_s, is_last = time.monotonic(), False
         gc.collect()
-        while self._left():
+        while self._left() and not is_last:
             pids = [popen.pid for popen in getattr(subprocess, "_active", None) or ()]
             waited_s = time.monotonic() - started_s
-            if waited_s > GRACE_S and not are_ending(pids, waited_s):
-                break
+            is_last = waited_s > GRACE_S and not are_ending(pids, waited_s)  # or they have ended just now
             time.sleep(0.002)
             if pids:
                 subprocess._cleanup()

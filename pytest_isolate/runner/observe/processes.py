@@ -54,8 +54,9 @@ class Processes:
         if not self._left():
             return
         gc.collect()  # as pools of multiprocessing end when nobody has them
-        started_s = time.monotonic()
-        while (commands := self._left()) and are_ending(commands, time.monotonic() - started_s):
+        started_s, is_last = time.monotonic(), False
+        while (commands := self._left()) and not is_last:
+            is_last = not are_ending(commands, time.monotonic() - started_s)  # or they have ended just now
             time.sleep(0.001)
         self._told += commands
         shown = (

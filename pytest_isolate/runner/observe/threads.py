@@ -66,11 +66,12 @@ class Threads:
         return end
 
     def found(self) -> Iterator[Violation]:
-        started_s = time.monotonic()
-        while left := self._left():  # who has told one to stop need not wait for it
+        started_s, is_last = time.monotonic(), False
+        while (left := self._left()) and not is_last:  # who has told one to stop need not wait for it
             waited_s = time.monotonic() - started_s
-            if waited_s > GRACE_S and not are_ending(_numbers(left), waited_s):
-                break
+            is_last = waited_s > GRACE_S and not are_ending(
+                _numbers(left), waited_s
+            )  # or they have ended now
             time.sleep(0.001)
         for thread in sorted(left, key=lambda thread: thread.name):
             yield Violation(

@@ -115,7 +115,7 @@ def test_benchmark_of_a_failed_test_counts_as_in_plain_pytest(both: Both) -> Non
 HYPOTHESIS = """
     from hypothesis import event, given, settings, strategies as st
 
-    @settings(derandomize=False)
+    @settings(derandomize=False, deadline=None)
     @given(st.integers())
     def test_it(x):
         event("seen")

@@ -33,7 +33,7 @@ def test_timeout_by_mark(run: Runner, method: str) -> None:
         f"""
         import pytest, time
 
-        @pytest.mark.timeout(0.5, method={method!r})
+        @pytest.mark.timeout(2, method={method!r})
         def test_slow(): time.sleep(30)
 
         def test_next(): pass
@@ -46,7 +46,7 @@ def test_timeout_by_mark(run: Runner, method: str) -> None:
 @pytest.mark.knows("timeout")
 def test_timeout_for_the_session(both: Both) -> None:
     pytest.importorskip("pytest_timeout")
-    plain, isolated = both(SLOW, "-o", "timeout=0.5", "-o", "timeout_method=signal")
+    plain, isolated = both(SLOW, "-o", "timeout=2", "-o", "timeout_method=signal")
     assert plain.outcomes == isolated.outcomes == {"failed": 1, "errors": 1, "passed": 1}
     assert "Failed: Timeout" in isolated.out
 
