@@ -202,10 +202,13 @@ def test_what_mmdebstrap_is_asked_for(do: Cli, place: Path) -> None:
     (source / "etc/debian_version").write_text("12.34\n")
     stand_in(
         place / "bin",
-        mmdebstrap=f'echo "$SOURCE_DATE_EPOCH $*" > {place}/asked; tar -C {source} -c .',
+        mmdebstrap=f'echo "$SOURCE_DATE_EPOCH $*" > {place}/asked; readlink /proc/self/ns/mnt > {place}/mounts; '
+        f"tar -C {source} -c .",
         apt_get="printf 'http://m.example/\\tsid\\tmain\\nhttp://m.example/\\tother\\tmain\\n'",
     )
     do("build", "deb")
+    # As root it mounts: nobody else sees that.
+    assert ((place / "mounts").read_text().strip() == os.readlink("/proc/self/ns/mnt")) == (os.geteuid() != 0)
     asked = (place / "asked").read_text()
     assert asked.startswith("1 ")
     assert asked.endswith(" sid - deb http://m.example/ sid main\n")

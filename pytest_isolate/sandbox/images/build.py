@@ -136,7 +136,16 @@ def _mmdebstrap(debian: Debian, source_date_epoch: int, archive: Path) -> None:
     command += [debian.suite, "-", *_mirrors(debian.suite)]
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(source_date_epoch), "LC_ALL": "C.UTF-8"}
     cure = "" if os.geteuid() == 0 else _without_root()
-    _run(command, package="mmdebstrap", environment=environment, output=archive, cure=cure)
+    _run(command, _apart(), package="mmdebstrap", environment=environment, output=archive, cure=cure)
+
+
+def _apart() -> list[str]:
+    """Ahead of mmdebstrap, which mounts as root: nobody else sees its mounts, and they end as it does."""
+    command = ["unshare", "--mount"]
+    if os.geteuid() != 0 or not _is_there("mmdebstrap") or not _is_there("unshare"):
+        return []
+    tried = subprocess.run([*command, "true"], stderr=subprocess.DEVNULL, check=False)
+    return command if tried.returncode == 0 else []
 
 
 def _without_root() -> str:
@@ -222,6 +231,7 @@ def _chain(recipe: Recipe) -> list[str]:
 
 def _run(
     command: Sequence[str],
+    prefix: Sequence[str] = (),
     *,
     package: str = "",
     cwd: Path | None = None,
@@ -234,7 +244,7 @@ def _run(
         out = subprocess.PIPE if output is None else stack.enter_context(open(output, "wb"))
         try:
             ran = subprocess.run(
-                command,
+                [*prefix, *command],
                 cwd=cwd,
                 env=environment,
                 stdin=subprocess.DEVNULL,
