@@ -49,9 +49,7 @@ def allowed() -> Iterator[None]:
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        if _state.came:
-            _state.came = False
-            raise KeyboardInterrupt
+        _raise_kept()
         yield
     finally:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -63,9 +61,7 @@ def waiting() -> Iterator[None]:
     """Around a system call that waits for events, which are there still if it is interrupted."""
     _state.waits = True
     try:
-        if _state.came:
-            _state.came = False
-            raise KeyboardInterrupt
+        _raise_kept()
         yield
     finally:
         _state.waits = False
@@ -76,6 +72,12 @@ def forget() -> None:
     _state.came = False
     if signal.getsignal(signal.SIGINT) is _note:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _raise_kept() -> None:
+    if _state.came:
+        _state.came = False
+        raise KeyboardInterrupt
 
 
 def _note(number: int, frame: FrameType | None) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 __all__ = [
     "BUSY_GRACE_S",
@@ -14,6 +15,7 @@ __all__ = [
     "MOST_COMMANDS",
     "Left",
     "are_ending",
+    "await_end",
     "commands_of",
     "living",
     "look_at",
@@ -37,6 +39,9 @@ PF_EXITING = 0x4  # linux/sched.h, in the field "flags" of proc_pid_stat(5)
 FLAGS = 6  # the field's place behind the name
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, slots=True)
 class Left:
     pid: int  #: as it is in its own pid namespace
@@ -55,6 +60,17 @@ def are_ending(pids: Iterable[int], waited_s: float) -> bool:
     if waited_s < GRACE_S:
         return next(_seen(pids), None) is not None
     return waited_s < BUSY_GRACE_S and any(state in BUSY for _, _, state in _seen(pids))
+
+
+def await_end(look: Callable[[], T], pids: Callable[[T], Iterable[int]]) -> T:
+    """What ``look`` finds once it finds nothing, or all had their time to end. ``pids``: those of what it has
+    found, of processes or of threads, which proc_pid(5) knows without listing them."""
+    started_s, is_last = time.monotonic(), False
+    while (found := look()) and not is_last:
+        waited_s = time.monotonic() - started_s
+        is_last = waited_s > GRACE_S and not are_ending(pids(found), waited_s)  # or they have ended just now
+        time.sleep(0.001)
+    return found
 
 
 def _seen(pids: Iterable[int]) -> Iterator[tuple[int, str, str]]:

@@ -153,7 +153,6 @@ class Fleet:
 
     def _begin_held(self, voyage: Voyage) -> bool:
         """Unless it has died, or lacks what the last test has left."""
-        self.session.launcher.loop.run_once(wait=False)  # which tells of the first
         if self._holding.is_right and not voyage.is_over and voyage.begin():
             return True
         self._holding.end()

@@ -88,6 +88,7 @@ def _tell_of_ended(fleet: Fleet) -> None:
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         voyage.show()
         _ItemLog(fleet, item, None).write(voyage)
+        current_test.clear()
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
 

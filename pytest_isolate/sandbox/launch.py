@@ -366,9 +366,7 @@ class Launcher:
         flight = self._flights.pop(sandbox_id)
         self._connections.end(sandbox_id)
         if flight.cgroup is not None:
-            with contextlib.suppress(
-                OSError
-            ):  # not the fault of the test that runs now; tried again at the end
+            with contextlib.suppress(OSError):  # of another test than runs now; the supervisor tries again
                 flight.cgroup.remove(kill=True)
 
     def _forget_in_child(self, own: Flight | None = None) -> None:

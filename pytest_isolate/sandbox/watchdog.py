@@ -1,4 +1,5 @@
-"""Limits that the kernel leaves to us: wall-clock time, and processor time of all processes together."""
+"""Limits that the kernel leaves to us: wall-clock time, processor time of all processes together, and with
+cgroup v1 the end of those beside the one that it kills for want of memory."""
 
 from __future__ import annotations
 

@@ -159,7 +159,29 @@ def test_fixtures_are_set_up_and_torn_down_in_their_order(run: Runner, tmp_path:
     )
 
 
-def test_a_held_process_that_dies_is_made_again(run: Runner, pytester: pytest.Pytester) -> None:
+WHILE_ANOTHER_RUNS = """
+        def pytest_collection_finish(session):
+            said = session.config._tmp_path_factory.getbasetemp() / "test_first0" / "namespace"
+            threading.Thread(target=kill_the_held, args=[said], daemon=True).start()
+"""
+#: After pytest's last look, and before it tells that process to begin.
+AT_THE_LAST_MOMENT = """
+        from pytest_isolate.runner.fleet import Fleet
+        begin_held = Fleet._begin_held
+
+        def kill_first(fleet, voyage):
+            for pid, _ in in_sandboxes():
+                os.kill(pid, signal.SIGKILL)
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+                KILLED.append(pid)
+            return begin_held(fleet, voyage)
+
+        Fleet._begin_held = kill_first
+"""
+
+
+@pytest.mark.parametrize("killer", [WHILE_ANOTHER_RUNS, AT_THE_LAST_MOMENT], ids=["early", "late"])
+def test_a_held_process_that_dies_is_made_again(run: Runner, pytester: pytest.Pytester, killer: str) -> None:
     pytester.makeconftest(
         """
         import os, signal, threading, time
@@ -187,12 +209,10 @@ def test_a_held_process_that_dies_is_made_again(run: Runner, pytester: pytest.Py
                 time.sleep(0.002)
 
         KILLED = []
-        def pytest_collection_finish(session):
-            said = session.config._tmp_path_factory.getbasetemp() / "test_first0" / "namespace"
-            threading.Thread(target=kill_the_held, args=[said], daemon=True).start()
         def pytest_sessionfinish():
             assert len(KILLED) == 1
         """
+        + killer
     )
     inner = run(
         """

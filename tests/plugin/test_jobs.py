@@ -421,24 +421,31 @@ def test_workers_of_xdist_share_the_jobs(run: Runner) -> None:
     assert all(of_worker.values())  # two at a time in each
 
 
+def interrupt_when(is_time: Callable[[], bool], directory: Path, *args: str) -> tuple[int, str]:
+    """Run pytest there, and press Ctrl-C: its exit status, and what it printed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "--isolate-all", *args, "-p", "no:cacheprovider"],
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    end = time.monotonic() + 10 * TIME_SCALE
+    while not is_time() and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30 * TIME_SCALE)
+    return process.returncode, out
+
+
 def test_interrupt_ends_all(pytester: pytest.Pytester, meeting: Path) -> None:
     pytester.makepyfile(
         MEETING + "    @pytest.mark.parametrize('i', range(6))\n"
         "    def test_it(i): meet(3); (here / f'all {i}').touch(); time.sleep(600)\n"
     )
     bind = f"--isolate-binds={meeting}:{meeting}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "--isolate-all", JOBS, bind, "-p", "no:cacheprovider"],
-        cwd=pytester.path,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    end = time.monotonic() + 10 * TIME_SCALE
-    while len([*meeting.glob("all *")]) < 3 and time.monotonic() < end:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30 * TIME_SCALE)
-    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    status, out = interrupt_when(lambda: len([*meeting.glob("all *")]) == 3, pytester.path, JOBS, bind)
+    assert status == pytest.ExitCode.INTERRUPTED
     assert "KeyboardInterrupt" in out
     assert len([*meeting.glob("all *")]) == 3
 
@@ -456,19 +463,8 @@ def test_an_interrupt_ends_a_fixture_that_others_wait_for(pytester: pytest.Pytes
     def test_second(database): pass
     """
     )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "--isolate-all", "--isolate-jobs=2", "-p", "no:cacheprovider"],
-        cwd=pytester.path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    end = time.monotonic() + 10 * TIME_SCALE
-    while not (meeting / "begun").exists() and time.monotonic() < end:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30 * TIME_SCALE)
-    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    status, out = interrupt_when((meeting / "begun").exists, pytester.path, "--isolate-jobs=2")
+    assert status == pytest.ExitCode.INTERRUPTED
     assert "KeyboardInterrupt" in out
     assert "Traceback" not in out
 
@@ -505,19 +501,9 @@ def test_an_interrupt_does_not_lose_what_has_ended(pytester: pytest.Pytester, me
     def test_last(): (here / "last").touch(); time.sleep(600)
     """
     )
-    arguments = ["--isolate-all", "--isolate-jobs=2", f"--isolate-binds={meeting}:{meeting}", "-v", "-s"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", *arguments, "-p", "no:cacheprovider"],
-        cwd=pytester.path,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    end = time.monotonic() + 10 * TIME_SCALE
-    while not (meeting / "last").exists() and time.monotonic() < end:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30 * TIME_SCALE)
-    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    arguments = ["--isolate-jobs=2", f"--isolate-binds={meeting}:{meeting}", "-v", "-s"]
+    status, out = interrupt_when((meeting / "last").exists, pytester.path, *arguments)
+    assert status == pytest.ExitCode.INTERRUPTED
     told = re.findall(r"::(test_\S+) (?:PASSED|FAILED|ERROR)", out)
     assert told == [f"test_quick[{i}]" for i in range(4)]
     assert "1 failed, 3 passed" in out

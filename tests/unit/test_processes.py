@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from pytest_isolate.kernel import leftover
 from pytest_isolate.kernel.leftover import GRACE_S
 from pytest_isolate.runner.observe import audit, processes
 
@@ -19,7 +20,7 @@ def commands(monkeypatch: pytest.MonkeyPatch, seen: Iterator[str]) -> None:
         return {PID: command} if command else {}
 
     monkeypatch.setattr(processes, "commands_of", commands_of)
-    monkeypatch.setattr(processes, "are_ending", lambda pids, waited_s: waited_s < GRACE_S)
+    monkeypatch.setattr(leftover, "are_ending", lambda pids, waited_s: waited_s < GRACE_S)
     monkeypatch.setattr(processes, "_present", lambda: {PID})
     monkeypatch.setattr(audit, "_handlers", {})
 

@@ -10,12 +10,11 @@ import gc
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 from weakref import ReferenceType, ref
 
-from pytest_isolate.kernel.leftover import GRACE_S, are_ending
+from pytest_isolate.kernel.leftover import await_end
 from pytest_isolate.kernel.look import (
     Use,
     descriptor_uses,
@@ -79,8 +78,7 @@ class Descriptors:
 
     def found(self) -> Iterator[Violation]:
         if open_descriptors() != self._before and self._left():
-            self._let_go()
-            for what, where in sorted(self._left()):
+            for what, where in sorted(await_end(self._kept, _unreaped)):
                 yield Violation(
                     kind=Kind.DESCRIPTORS, what=f"left a descriptor open: {what}", where=where, cure=CURE
                 )
@@ -101,20 +99,12 @@ class Descriptors:
                     cure=INHERITED_CURE,
                 )
 
-    def _let_go(self) -> None:
-        """What nobody has any more, now or when the threads of a pool have ended. A Popen keeps itself, with
-        its pipes, as long as its process lives: the next one would look after it."""
-        subprocess: Any = sys.modules.get("subprocess")
-        started_s, is_last = time.monotonic(), False
+    def _kept(self) -> list[tuple[str, str]]:
+        """What is left, without what nobody has any more, or not since the threads of a pool have ended."""
+        if _unreaped():
+            sys.modules["subprocess"]._cleanup()
         gc.collect()
-        while self._left() and not is_last:
-            pids = [popen.pid for popen in getattr(subprocess, "_active", None) or ()]
-            waited_s = time.monotonic() - started_s
-            is_last = waited_s > GRACE_S and not are_ending(pids, waited_s)  # or they have ended just now
-            time.sleep(0.002)
-            if pids:
-                subprocess._cleanup()
-            gc.collect()
+        return self._left()
 
     # ---- what was left --------------------------------------------------------------------------
 
@@ -178,6 +168,13 @@ def _new(before: bytes, now: bytes) -> set[int]:
 
 def _own(uses: bytes) -> Iterator[Use]:
     return (use for use in Use.all_of(uses) if use.is_own)
+
+
+def _unreaped(_: object = None) -> list[int]:
+    """Of each Popen that nobody has any more. It keeps itself, with its pipes, as long as its process lives:
+    the next one would look after it."""
+    subprocess = sys.modules.get("subprocess")
+    return [popen.pid for popen in getattr(subprocess, "_active", None) or ()]
 
 
 def _link(fd: int) -> str | None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pytest_isolate.kernel.leftover import are_ending, commands_of
+from pytest_isolate.kernel.leftover import await_end, commands_of
 from pytest_isolate.kernel.look import has_company
 from pytest_isolate.runner import process_words
 from pytest_isolate.runner.observe import audit, paths
@@ -54,10 +53,7 @@ class Processes:
         if not self._left():
             return
         gc.collect()  # as pools of multiprocessing end when nobody has them
-        started_s, is_last = time.monotonic(), False
-        while (commands := self._left()) and not is_last:
-            is_last = not are_ending(commands, time.monotonic() - started_s)  # or they have ended just now
-            time.sleep(0.001)
+        commands = await_end(self._left, iter)
         self._told += commands
         shown = (
             (paths.shown_command(command, audit.rootdir()), self._where(pid, command))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet
 
-from pytest_isolate.kernel.leftover import GRACE_S, are_ending
+from pytest_isolate.kernel.leftover import await_end
 from pytest_isolate.runner import cures
 from pytest_isolate.runner.definition import line_of_def
 from pytest_isolate.runner.observe import audit
@@ -66,13 +65,7 @@ class Threads:
         return end
 
     def found(self) -> Iterator[Violation]:
-        started_s, is_last = time.monotonic(), False
-        while (left := self._left()) and not is_last:  # who has told one to stop need not wait for it
-            waited_s = time.monotonic() - started_s
-            is_last = waited_s > GRACE_S and not are_ending(
-                _numbers(left), waited_s
-            )  # or they have ended now
-            time.sleep(0.001)
+        left = await_end(self._left, _numbers)  # who has told one to stop need not wait for it
         for thread in sorted(left, key=lambda thread: thread.name):
             yield Violation(
                 kind=Kind.THREADS,
@@ -112,7 +105,6 @@ def _others() -> set[threading.Thread]:
 
 
 def _numbers(threads: Iterable[threading.Thread]) -> Iterator[int]:
-    """By which /proc knows them as well, without listing them (proc_pid(5))."""
     return (thread.native_id for thread in threads if thread.native_id is not None)
 
 
