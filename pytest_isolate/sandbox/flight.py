@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 
 from pytest_isolate.errors import ChannelError, SetupError
 from pytest_isolate.kernel import accounting
-from pytest_isolate.kernel.cgroups.base import Cgroup
+from pytest_isolate.kernel.cgroups.base import Cgroup, discard
 from pytest_isolate.kernel.leftover import Left, are_ending, look_at
 from pytest_isolate.kernel.surroundings import has_terminal
 from pytest_isolate.outcome import (
@@ -383,8 +383,8 @@ class Flight:
             self._listener.done(result)
         finally:
             self._close()
-        if self.cgroup is not None and not self.plan.steps:
-            self.cgroup.remove()  # no init whose end would tell when it is empty
+        if not self.plan.steps:
+            discard(self.cgroup)  # no init whose end would tell when it is empty
 
     def _close(self) -> None:
         if self._channel is not None:

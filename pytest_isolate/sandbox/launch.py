@@ -19,7 +19,6 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-import contextlib
 import os
 import uuid
 from functools import partial
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from pytest_isolate.errors import IsolateError, SetupError, SupervisorError, UnsupportedError
 from pytest_isolate.kernel.attempts import Attempt, Counts
-from pytest_isolate.kernel.cgroups.base import Cgroup, Cgroups
+from pytest_isolate.kernel.cgroups.base import Cgroup, Cgroups, discard
 from pytest_isolate.kernel.cgroups.detect import open_cgroups
 from pytest_isolate.kernel.cgroups.lent import LentCgroup
 from pytest_isolate.kernel.host import Host
@@ -365,9 +364,7 @@ class Launcher:
     def _forget(self, sandbox_id: int) -> None:
         flight = self._flights.pop(sandbox_id)
         self._connections.end(sandbox_id)
-        if flight.cgroup is not None:
-            with contextlib.suppress(OSError):  # of another test than runs now; the supervisor tries again
-                flight.cgroup.remove(kill=True)
+        discard(flight.cgroup)
 
     def _forget_in_child(self, own: Flight | None = None) -> None:
         """In a forked test: nothing of the session is its business."""

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_isolate.kernel.cgroups.base import Cgroup
+from pytest_isolate.kernel.cgroups.base import Cgroup, discard
 from pytest_isolate.sandbox.plan import Plan
 
 __all__ = ["Berth", "Pool"]
@@ -77,5 +77,4 @@ class Pool:
         """What is left of a berth whose sandbox is gone."""
         berth = self._berths.pop(sandbox_id)
         berth.close()
-        if berth.cgroup is not None:
-            berth.cgroup.remove(kill=True)
+        discard(berth.cgroup)

@@ -486,6 +486,40 @@ def test_a_hook_that_fails_is_the_error_of_its_own_test(run: Runner, pytester: p
     assert re.findall(r"ERROR test_it.py::(\S+)", inner.out) == ["test_it[3]"]
 
 
+@pytest.mark.needs("cgroup memory limit")
+@pytest.mark.parametrize("jobs", ["1", "3"])
+def test_a_cgroup_that_is_busy_is_nobody_s_error(run: Runner, pytester: pytest.Pytester, jobs: str) -> None:
+    """As when a process of it does not die; the end of the session removes it."""
+    pytester.makeconftest(
+        """
+        import errno
+        from pytest_isolate.kernel.cgroups import v1, v2
+
+        KEPT = []
+        def pytest_unconfigure(): assert KEPT == ["t3"]
+
+        def keep_third(remove):
+            def kept(cgroup, *, kill=False):
+                if cgroup.name == "t3" and not KEPT:
+                    KEPT.append(cgroup.name)
+                    raise OSError(errno.EBUSY, "Device or resource busy")
+                remove(cgroup, kill=kill)
+            return kept
+
+        for kind in (v1.V1Cgroup, v2.V2Cgroup):
+            kind.remove = keep_third(kind.remove)
+        """
+    )
+    source = """
+        import pytest, time
+        @pytest.mark.parametrize("i", range(6))
+        def test_it(i): time.sleep(0.1)
+    """
+    inner = run(source, f"--isolate-jobs={jobs}")
+    assert inner.outcomes == {"passed": 6}
+    assert inner.result.ret == 0
+
+
 def test_an_interrupt_does_not_lose_what_has_ended(pytester: pytest.Pytester, meeting: Path) -> None:
     """Plain pytest would have told of them, though not in this order: that of the first was not yet known."""
     pytester.makepyfile(

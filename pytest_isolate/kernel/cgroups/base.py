@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -21,6 +22,7 @@ __all__ = [
     "Version",
     "check_limits",
     "cpu_quota",
+    "discard",
     "unsupported",
 ]
 
@@ -77,6 +79,14 @@ class Cgroup(Protocol):
 
         ``kill``: whoever is still inside is killed, and whoever comes in meanwhile.
         """
+
+
+def discard(cgroup: Cgroup | None) -> None:
+    """Remove what no test needs any more. If a process in it does not die, that is not the error of whichever
+    test runs now: the end of the session tries again."""
+    if cgroup is not None:
+        with contextlib.suppress(OSError):
+            cgroup.remove(kill=True)
 
 
 class Cgroups(Protocol):
